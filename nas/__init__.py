@@ -1,0 +1,1 @@
+"""A distributed architecture search engine for linear attention."""

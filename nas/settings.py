@@ -1,0 +1,282 @@
+"""Every setting of the engine as a frozen, typed dataclass. Standard library only.
+
+Hydra's YAML files in `conf/` give the values; `nas.cli` checks them against these types. The parts of the engine take
+these objects and know nothing of Hydra. A value out of range raises `ValueError` with one sentence.
+"""
+
+from dataclasses import dataclass, field
+
+
+def _require(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise ValueError(sentence)
+
+
+@dataclass(frozen=True)
+class SearchSpaceSettings:
+    """`module` provides `SPACE` (see `nas.space`); `baselines` names those to train first, all of them if empty."""
+
+    module: str = "search_spaces.linear_attention.space"
+    baselines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ProposerSettings:
+    """Who writes candidates.
+
+    Attributes:
+      kind: "grammar" | "folder".
+      path: for "folder": each `*.py` file in it is proposed once, in the order of the names.
+    """
+
+    kind: str = "grammar"
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.kind in ("grammar", "folder"), f"proposer.kind={self.kind}: there are grammar and folder")
+        _require(self.kind != "folder" or bool(self.path), "proposer=folder needs proposer.path=DIR")
+
+
+@dataclass(frozen=True)
+class LlmSettings:
+    """The endpoint of an LLM proposer; unused by the grammar. Keys come from the environment alone."""
+
+    base_url: str | None = None
+    models: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The backbone around every mixer.
+
+    Attributes:
+      width, heads, layers: as usual; the mixer is given width and heads.
+      layer_params: parameters of one layer in units of width^2: the MLP takes up what the mixer leaves of them. A
+        Transformer's layer has 4 in its attention and 8 in its MLP.
+    """
+
+    width: int = 128
+    heads: int = 4
+    layers: int = 2
+    layer_params: float = 12.0
+
+    def __post_init__(self) -> None:
+        _require(min(self.width, self.heads, self.layers) >= 1, "model.width, heads and layers must be at least 1")
+        _require(self.width % self.heads == 0, f"model.width={self.width} is no multiple of model.heads={self.heads}")
+
+
+@dataclass(frozen=True)
+class CorpusSettings:
+    """The text.
+
+    Attributes:
+      kind: "stdlib" (the running Python's own sources) | "text" (a UTF-8 file or folder).
+      path: for "text".
+    """
+
+    kind: str = "stdlib"
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.kind in ("stdlib", "text"), f"corpus.kind={self.kind}: there are stdlib and text")
+        _require(self.kind != "text" or bool(self.path), "corpus=text needs path=FILE_OR_FOLDER")
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """Language modelling on bytes: `validation_windows` windows of the training length measure each rung."""
+
+    kind: str = "language_modelling"
+    validation_windows: int = 256
+
+    def __post_init__(self) -> None:
+        _require(self.kind == "language_modelling", f"task.kind={self.kind}: there is language_modelling")
+        _require(self.validation_windows >= 2, "task.validation_windows must be at least 2, for a standard error")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """One trial's training, the same for every candidate and baseline.
+
+    Attributes:
+      steps: optimizer steps of the full budget; the learning rate decays over these.
+      batch, time: windows per step and bytes per window.
+      learning_rate: peak; linear warm-up over `warmup` of the steps, cosine decay to a tenth.
+      clip: largest norm of a gradient.
+      steps_per_dispatch: steps in one call of the compiled program.
+      seeds: training seeds; each contender of a search is trained with the first of them.
+      timeout_seconds: wall-clock after which a trial is ended as Crashed("timeout").
+      memory_gib: resident memory of one contained process.
+    """
+
+    steps: int = 300
+    batch: int = 16
+    time: int = 256
+    learning_rate: float = 4e-3
+    warmup: float = 0.1
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    steps_per_dispatch: int = 25
+    seed: int = 0
+    timeout_seconds: float = 900.0
+    memory_gib: float = 4.0
+
+    def __post_init__(self) -> None:
+        _require(min(self.steps, self.batch, self.time, self.steps_per_dispatch) >= 1, "train.* sizes must be >= 1")
+        _require(self.learning_rate > 0, f"train.learning_rate={self.learning_rate} must be positive")
+        _require(0 <= self.warmup < 1, f"train.warmup={self.warmup} must be in [0, 1)")
+        _require(min(self.timeout_seconds, self.memory_gib) > 0, "train.timeout_seconds, memory_gib must be positive")
+
+
+@dataclass(frozen=True)
+class FitnessSettings:
+    """What ranks candidates: `kind` names a function in `nas.fitness`."""
+
+    kind: str = "bits_per_byte"
+
+
+@dataclass(frozen=True)
+class SchedulerSettings:
+    """Successive halving over the rungs of a trial.
+
+    Attributes:
+      kind: "asha" | "none" (every trial has the full budget).
+      first_rung: fraction of the steps at the first rung.
+      reduction_factor: one in so many goes on from a rung, and the next rung is so many times further.
+    """
+
+    kind: str = "asha"
+    first_rung: float = 0.25
+    reduction_factor: float = 2.0
+
+    def __post_init__(self) -> None:
+        _require(self.kind in ("asha", "none"), f"scheduler.kind={self.kind}: there are asha and none")
+        _require(0 < self.first_rung <= 1, f"scheduler.first_rung={self.first_rung} must be in (0, 1]")
+        _require(self.reduction_factor > 1, f"scheduler.reduction_factor={self.reduction_factor} must exceed 1")
+
+
+@dataclass(frozen=True)
+class MetaSettings:
+    """How operators are chosen.
+
+    Attributes:
+      kind: "ducb" (discounted UCB) | "uniform".
+      discount, exploration, floor: gamma, c and epsilon of the discounted UCB.
+      window: completions over which the largest gain scales the reward.
+    """
+
+    kind: str = "ducb"
+    discount: float = 0.995
+    exploration: float = 0.1
+    floor: float = 0.05
+    window: int = 50
+
+    def __post_init__(self) -> None:
+        _require(self.kind in ("ducb", "uniform"), f"meta.kind={self.kind}: there are ducb and uniform")
+        _require(0 < self.discount <= 1, f"meta.discount={self.discount} must be in (0, 1]")
+        _require(0 <= self.floor <= 1, f"meta.floor={self.floor} must be in [0, 1]")
+
+
+@dataclass(frozen=True)
+class BudgetSettings:
+    """Caps; `null` for none. At a cap the search ends in good order and says which one.
+
+    Attributes:
+      minutes: wall-clock of the whole search.
+      device_hours: summed training time of all trials.
+      params: parameters of one mixer, in units of width^2.
+      flops_per_token: forward FLOPs of one mixer per token, as a multiple of the reference baseline's.
+      gate_seconds: wall-clock of the gate for one candidate.
+    """
+
+    minutes: float | None = None
+    device_hours: float | None = None
+    params: float = 10.0
+    flops_per_token: float = 4.0
+    gate_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name in ("minutes", "device_hours", "params", "flops_per_token", "gate_seconds"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"budget.{name}={value} must be positive")
+
+
+@dataclass(frozen=True)
+class ExecutionSettings:
+    """Where trials run.
+
+    Attributes:
+      address: Ray cluster to join; null starts Ray on this machine.
+      workers: trials at a time; null for what the cluster's resources allow.
+      cpus_per_trial, gpus_per_trial, tpus_per_trial: what one trial reserves; several small trials can share a GPU.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    cpus_per_trial: float = 1
+    gpus_per_trial: float = 0
+    tpus_per_trial: float = 0
+
+    def __post_init__(self) -> None:
+        _require(self.workers is None or self.workers >= 1, f"execution.workers={self.workers} must be at least 1")
+        _require(self.cpus_per_trial > 0, "execution.cpus_per_trial must be positive")
+        _require(min(self.gpus_per_trial, self.tpus_per_trial) >= 0, "execution.*_per_trial must not be negative")
+
+
+@dataclass(frozen=True)
+class TrackingSettings:
+    """Where results are shown: "mlflow" or "none". `uri` null is SQLite in the results folder."""
+
+    kind: str = "mlflow"
+    uri: str | None = None
+    experiment: str = "nas"
+
+    def __post_init__(self) -> None:
+        _require(self.kind in ("mlflow", "none"), f"tracking.kind={self.kind}: there are mlflow and none")
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """The loop itself.
+
+    Attributes:
+      trials: candidates to propose, beside the baselines.
+      elites: parents are chosen among so many best.
+      confirm_seeds: fresh training seeds for the best candidate and the best baseline at the end.
+      noise_seeds: extra seeds of the reference baseline, which measure the noise.
+    """
+
+    trials: int = 24
+    elites: int = 8
+    confirm_seeds: int = 2
+    noise_seeds: int = 1
+
+    def __post_init__(self) -> None:
+        _require(self.trials >= 0, f"search.trials={self.trials} must not be negative")
+        _require(self.elites >= 1, f"search.elites={self.elites} must be at least 1")
+        _require(min(self.confirm_seeds, self.noise_seeds) >= 0, "search.*_seeds must not be negative")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The whole configuration of one search. Each field but the scalars is a group of `conf/`."""
+
+    seed: int = 0
+    name: str | None = None
+    results_dir: str = "results"
+    resume: str | None = None
+    path: str | None = None
+    search: SearchSettings = field(default_factory=SearchSettings)
+    search_space: SearchSpaceSettings = field(default_factory=SearchSpaceSettings)
+    proposer: ProposerSettings = field(default_factory=ProposerSettings)
+    llm: LlmSettings = field(default_factory=LlmSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    task: TaskSettings = field(default_factory=TaskSettings)
+    corpus: CorpusSettings = field(default_factory=CorpusSettings)
+    fitness: FitnessSettings = field(default_factory=FitnessSettings)
+    scheduler: SchedulerSettings = field(default_factory=SchedulerSettings)
+    meta: MetaSettings = field(default_factory=MetaSettings)
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
+    execution: ExecutionSettings = field(default_factory=ExecutionSettings)
+    tracking: TrackingSettings = field(default_factory=TrackingSettings)

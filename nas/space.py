@@ -1,0 +1,76 @@
+"""What a search space must provide. The engine knows no architecture family: a space is a plug-in.
+
+A space is a module with an attribute `SPACE` that satisfies `SearchSpace`; configuration names the module.
+It imports no JAX: candidates' ops live beside it and are imported by candidates alone, in their box.
+"""
+
+import importlib
+import random
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from nas.errors import UserError
+from nas.types import Candidate, Operator
+
+
+class NotApplicable(Exception):
+    """This operator has nothing to change in these parents. The message says why."""
+
+
+class SearchSpace(Protocol):
+    """Baselines to start from, operators to go on with, and the words to describe what was found."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def allowed_imports(self) -> frozenset[str]:
+        """Modules that a candidate may import; `a.b` allows `import a.b` and `from a import b`."""
+        ...
+
+    @property
+    def operators(self) -> Sequence[Operator]: ...
+
+    @property
+    def reference(self) -> str:
+        """Name of the baseline whose parameter count every model is matched to."""
+        ...
+
+    def baselines(self) -> Mapping[str, Candidate]:
+        """Name -> hand-written candidate that passes the gate: the first population."""
+        ...
+
+    def outside_references(self) -> Mapping[str, Candidate]:
+        """Name -> architecture that is trained for comparison only (softmax attention): it need not pass the gate."""
+        ...
+
+    def mutate(self, operator: Operator, parents: Sequence[Candidate], rng: random.Random) -> Candidate:
+        """A child of `parents` made by `operator`: the same arguments give the same child.
+
+        Raises:
+          NotApplicable: if the operator has nothing to change in these parents.
+        """
+        ...
+
+    def describe(self, source: str) -> Mapping[str, str]:
+        """Slot -> the part that `source` has in it, "custom" where it has one of its own."""
+        ...
+
+    def family(self, source: str) -> str:
+        """The kind of state transition, e.g. "delta, decay per head": what a collapsed archive has only one of."""
+        ...
+
+
+def load_space(module: str) -> SearchSpace:
+    """The space that `module` provides.
+
+    Raises:
+      UserError: with one sentence, if there is no such module or it provides no space.
+    """
+    try:
+        space: SearchSpace = importlib.import_module(module).SPACE
+    except ModuleNotFoundError as error:
+        raise UserError(f"search_space.module={module}: {error}") from error
+    except AttributeError as error:
+        raise UserError(f"search_space.module={module} has no attribute SPACE") from error
+    return space
