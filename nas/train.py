@@ -1,0 +1,257 @@
+"""Training of one candidate, from source to bits per byte. Runs in the box; reads top to bottom.
+
+Every trial sees the same batches in the same order, because a batch is a function of (seed, step) alone: so differences
+between candidates are paired, and a trial that goes on from a checkpoint goes on exactly.
+"""
+
+import json
+import math
+import resource
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+from flax import nnx
+
+from nas.gate.cost import flops
+from nas.loading import load_mixer
+from nas.model import LanguageModel, bits_per_token
+from nas.settings import ModelSettings, TrainSettings
+from nas.tasks.corpus import Corpus
+
+Send = Callable[[dict[str, Any]], None]
+_FLOOR_FRACTION = 0.25  # of the budget: by then a model worth its time beats a table of byte pairs,
+_FLOOR_STEPS = 60  # unless it has had fewer steps than these
+
+
+class Diverged(Exception):
+    """The loss is no longer finite."""
+
+
+def boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
+    """Entry point in the box: `train` with JSON in and JSON out.
+
+    Sends {"rung": {...}} at each rung. Returns {"fitness": {...}} or {"crashed": {"cause", "reason"}}.
+    """
+    return train(
+        source=arguments["source"],
+        model_settings=ModelSettings(**arguments["model"]),
+        settings=TrainSettings(**arguments["train"]),
+        corpus=Corpus(**arguments["corpus"]),
+        validation_windows=arguments["validation_windows"],
+        rungs=arguments["rungs"],
+        checkpoints=Path(arguments["checkpoints"]),
+        send=send,
+    )
+
+
+def train(
+    source: str,
+    model_settings: ModelSettings,
+    settings: TrainSettings,
+    corpus: Corpus,
+    validation_windows: int,
+    rungs: Sequence[int],
+    checkpoints: Path,
+    send: Send,
+) -> dict[str, Any]:
+    """Trains a candidate up to the last of `rungs` (optimizer steps), measuring and checkpointing at each.
+
+    Goes on from the newest complete checkpoint in `checkpoints`.
+    """
+    # The model and its optimizer.
+    mixer = load_mixer(source)
+    optimizer = make_optimizer(settings)
+    graph, state, rest = initialize(mixer, model_settings, optimizer, settings.seed)
+    step, state, measured = restore(checkpoints, state)
+    if step >= rungs[-1]:  # it was interrupted between its last checkpoint and its outcome
+        send({"rung": measured})
+
+    # The compiled programs. `rest` holds constants of the candidate; nothing writes to it.
+    def loss(params: Any, windows: jax.Array) -> jax.Array:
+        return bits_per_token(nnx.merge(graph, params, rest), windows).mean() * math.log(2)
+
+    def update(state: Any, windows: jax.Array) -> tuple[Any, jax.Array]:
+        value, gradient = jax.value_and_grad(loss)(state["params"], windows)
+        updates, optimizer_state = optimizer.update(gradient, state["optimizer"], state["params"])
+        return {"params": optax.apply_updates(state["params"], updates), "optimizer": optimizer_state}, value
+
+    run_steps = jax.jit(lambda state, windows: jax.lax.scan(update, state, windows), donate_argnums=0)
+    evaluate = jax.jit(lambda params, windows: bits_per_token(nnx.merge(graph, params, rest), windows).mean(axis=1))
+
+    # The held-out windows: the same for every candidate.
+    validation = held_out_windows(corpus.read("validation"), validation_windows, settings.time)
+    training_bytes = corpus.read("train")
+    flops_per_token = (
+        flops(
+            lambda windows: bits_per_token(nnx.merge(graph, state["params"], rest), windows),
+            jax.ShapeDtypeStruct((1, settings.time + 1), jnp.uint8),
+        )
+        / settings.time
+    )
+
+    # Steps between measurements.
+    compiled_sizes: set[int] = set()
+    train_seconds, timed_seconds, timed_steps = measured.get("train_seconds", 0.0), 0.0, 0
+    for rung in [rung for rung in rungs if rung > step]:
+        for first, count in dispatches(step, rung, settings.steps_per_dispatch):
+            windows = batches(training_bytes, settings, first, count)
+            started = time.perf_counter()
+            state, losses = run_steps(state, windows)
+            losses = np.asarray(losses)
+            seconds = time.perf_counter() - started
+            train_seconds += seconds
+            if count in compiled_sizes:  # throughput leaves out the calls that compile
+                timed_seconds, timed_steps = timed_seconds + seconds, timed_steps + count
+            compiled_sizes.add(count)
+            if not np.isfinite(losses).all():
+                bad = first + int(np.argmin(np.isfinite(losses))) + 1
+                return crashed("diverged", f"the training loss was not finite at step {bad} of {settings.steps}")
+        step = rung
+        per_window = evaluate_windows(evaluate, state["params"], validation, settings.batch)
+        bits_per_byte = float(per_window.mean())
+        if not math.isfinite(bits_per_byte):
+            return crashed("diverged", f"the validation loss was not finite at step {step} of {settings.steps}")
+        if step >= max(_FLOOR_FRACTION * settings.steps, _FLOOR_STEPS) and bits_per_byte > corpus.bigram_bits_per_byte:
+            floor = corpus.bigram_bits_per_byte
+            return crashed(
+                "floor", f"{bits_per_byte:.3f} bits per byte after step {step}, above the bigram's {floor:.3f}"
+            )
+        tokens_per_second = timed_steps * settings.batch * settings.time / timed_seconds if timed_seconds else 0.0
+        measured = {
+            "bits_per_byte": bits_per_byte,
+            "stderr": float(per_window.std(ddof=1) / math.sqrt(len(per_window))),
+            "step": step,
+            "train_seconds": train_seconds,
+            "tokens_per_second": tokens_per_second,
+            "flops_per_token": flops_per_token,
+            "params": sum(leaf.size for leaf in jax.tree.leaves(state["params"])),
+            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        }
+        save(checkpoints, step, state, measured)
+        send({"rung": measured})
+    return {"trained": True}
+
+
+def crashed(cause: str, reason: str) -> dict[str, Any]:
+    return {"crashed": {"cause": cause, "reason": reason}}
+
+
+def initialize(
+    mixer: type, settings: ModelSettings, optimizer: optax.GradientTransformation, seed: int
+) -> tuple[Any, dict[str, Any], Any]:
+    """(graph, {"params", "optimizer"}, constants) of a fresh model.
+
+    In one program, compiled without optimization since it runs once: op by op, or optimized, it takes seconds.
+    """
+
+    def create() -> LanguageModel:
+        return LanguageModel(mixer, settings, rngs=nnx.Rngs(seed))
+
+    def make() -> Any:
+        _, params, rest = nnx.split(create(), nnx.Param, ...)  # type: ignore[misc]
+        return {"params": params, "optimizer": optimizer.init(params)}, rest
+
+    graph = nnx.graphdef(nnx.eval_shape(create))
+    on_cpu = jax.default_backend() == "cpu"
+    options: dict[str, Any] = {"xla_backend_optimization_level": 0} if on_cpu else {}
+    state, rest = jax.jit(make).lower().compile(compiler_options=options)()
+    return graph, state, rest
+
+
+def make_optimizer(settings: TrainSettings) -> optax.GradientTransformation:
+    """AdamW with clipping, a linear warm-up and a cosine decay to a tenth. Vectors are not decayed."""
+    warmup = round(settings.warmup * settings.steps)
+    schedule = optax.warmup_cosine_decay_schedule(
+        init_value=0.0 if warmup else settings.learning_rate,
+        peak_value=settings.learning_rate,
+        warmup_steps=warmup,
+        decay_steps=max(settings.steps, warmup + 1),
+        end_value=settings.learning_rate / 10,
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(settings.clip),
+        optax.adamw(schedule, weight_decay=settings.weight_decay, mask=_matrices),
+    )
+
+
+def _matrices(params: Any) -> Any:
+    """Which parameters are decayed: matrices. Inside the stacked layers a vector has two axes."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf.ndim >= (3 if "layers" in jax.tree_util.keystr(path) else 2), params
+    )
+
+
+def batches(data: np.ndarray, settings: TrainSettings, first: int, count: int) -> np.ndarray:
+    """Windows for steps first, ..., first + count - 1: uint8 [count, batch, time + 1]. A function of (seed, step)."""
+    span = settings.time + 1
+    starts = np.stack(
+        [
+            np.random.default_rng((settings.seed, step)).integers(0, len(data) - span + 1, settings.batch)
+            for step in range(first, first + count)
+        ]
+    )
+    return data[starts[..., None] + np.arange(span)]
+
+
+def held_out_windows(data: np.ndarray, count: int, time: int) -> np.ndarray:
+    """`count` windows spread evenly over the split: uint8 [count, time + 1]."""
+    starts = np.linspace(0, len(data) - (time + 1), count).astype(np.int64)
+    return data[starts[:, None] + np.arange(time + 1)]
+
+
+def evaluate_windows(
+    evaluate: Callable[[Any, np.ndarray], jax.Array], params: Any, windows: np.ndarray, batch: int
+) -> np.ndarray:
+    """Mean bits per byte of each window: float64 [windows]. In batches of one compiled shape, the last one padded."""
+    short = -len(windows) % batch
+    padded = (
+        np.concatenate([windows, windows[:short]])
+        if short <= len(windows)
+        else np.resize(windows, (len(windows) + short, windows.shape[1]))
+    )
+    parts = [np.asarray(evaluate(params, part)) for part in np.split(padded, len(padded) // batch)]
+    return np.concatenate(parts)[: len(windows)].astype(np.float64)
+
+
+def dispatches(start: int, end: int, size: int) -> Iterator[tuple[int, int]]:
+    """(first step, count) of each call of the compiled program between two rungs."""
+    for first in range(start, end, size):
+        yield first, min(size, end - first)
+
+
+def save(checkpoints: Path, step: int, state: Any, measured: dict[str, Any]) -> None:
+    """Writes one checkpoint with what was measured at it, whole, and removes the older ones."""
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    target = (checkpoints / f"{step:08d}").absolute()
+    target.with_suffix(".json").write_text(json.dumps(measured))
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(target, state, force=True)
+    for older in complete_checkpoints(checkpoints)[:-1]:
+        shutil.rmtree(checkpoints / older, ignore_errors=True)
+
+
+def restore(checkpoints: Path, state: Any) -> tuple[int, Any, dict[str, Any]]:
+    """(step, state, what was measured) of the newest checkpoint, or (0, the given state, nothing)."""
+    complete = complete_checkpoints(checkpoints)
+    if not complete:
+        return 0, state, {}
+    newest = (checkpoints / complete[-1]).absolute()
+    shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+    with ocp.StandardCheckpointer() as checkpointer:
+        restored = checkpointer.restore(newest, shapes)
+    return int(newest.name), restored, json.loads(newest.with_suffix(".json").read_text())
+
+
+def complete_checkpoints(checkpoints: Path) -> list[str]:
+    """Names of the finished checkpoints, oldest first. Orbax renames a folder to its name only when it is whole."""
+    if not checkpoints.is_dir():
+        return []
+    return sorted(entry.name for entry in checkpoints.iterdir() if entry.name.isdigit())
