@@ -1,0 +1,90 @@
+"""Everything that was trained, and the choice of parents among it."""
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from nas.statistics import pooled_deviation
+from nas.types import Candidate, Fitness, Trial
+
+Curve = Mapping[int, float]
+
+
+class Archive:
+    """Trained candidates with their learning curves; the noise of a curve; parents.
+
+    Args:
+      elites: parents are chosen among so many best.
+    """
+
+    def __init__(self, elites: int):
+        self._elites = elites
+        self._trials: dict[str, Trial] = {}  # candidate id -> its trial at the search's training seed
+        self._repeats: dict[str, list[Curve]] = {}  # candidate id -> curves at every seed
+        self._children: Counter[str] = Counter()
+
+    def add(self, trial: Trial) -> None:
+        """Keeps a trained trial; others have nothing to keep. Repeats of a candidate tell the noise."""
+        if not isinstance(trial.outcome, Fitness):
+            return
+        self._repeats.setdefault(trial.candidate.id, []).append(curve_of(trial))
+        if trial.purpose in ("baseline", "search"):
+            self._trials[trial.candidate.id] = trial
+
+    def note_child(self, candidate: Candidate) -> None:
+        """Counts a proposal against its parents, whatever becomes of it."""
+        self._children.update(candidate.parents)
+
+    def ranked(self) -> list[Trial]:
+        """Best first. One that the scheduler let go further outranks one it stopped."""
+        return sorted(self._trials.values(), key=rank_key)
+
+    def choose_parents(self, count: int, rng: random.Random) -> Sequence[Candidate]:
+        """`count` different elites, the better and the less often used ones more likely; fewer if there are fewer.
+
+        The weight of rank r with c children is 1 / ((1 + r) (1 + c)).
+        """
+        pool = self.ranked()[: self._elites]
+        weights = [1 / ((1 + rank) * (1 + self._children[t.candidate.id])) for rank, t in enumerate(pool)]
+        chosen: list[Candidate] = []
+        while pool and len(chosen) < count:
+            index = rng.choices(range(len(pool)), weights)[0]
+            chosen.append(pool.pop(index).candidate)
+            weights.pop(index)
+        return chosen
+
+    def noise(self, step: int) -> float:
+        """Standard deviation of bits per byte at `step` over training seeds, pooled; 0 while nothing was repeated."""
+        return pooled_deviation(
+            [[curve[step] for curve in curves if step in curve] for curves in self._repeats.values()]
+        )
+
+    def gain(self, child: Trial) -> float | None:
+        """Bits per byte that a child gained over its best parent, at the last rung that both reached.
+
+        None if it has no parent in the archive or no rung in common. Within one standard deviation of the noise: 0.
+        """
+        curve = curve_of(child)
+        gains = []
+        for parent in child.candidate.parents:
+            if parent not in self._trials:
+                continue
+            parent_curve = curve_of(self._trials[parent])
+            if shared := curve.keys() & parent_curve.keys():
+                step = max(shared)
+                gains.append((parent_curve[step] - curve[step], step))
+        if not gains:
+            return None
+        gain, step = min(gains)
+        return gain if gain > self.noise(step) else 0.0
+
+
+def curve_of(trial: Trial) -> dict[int, float]:
+    """Optimizer step -> validation bits per byte."""
+    return {rung.step: rung.bits_per_byte for rung in trial.rungs}
+
+
+def rank_key(trial: Trial) -> tuple[int, float, str]:
+    """Sorts the best first: the furthest rung, then the score; the id makes ties the same in every run."""
+    assert isinstance(trial.outcome, Fitness)
+    return (-trial.outcome.step, -trial.outcome.score, trial.id)

@@ -1,0 +1,371 @@
+"""The search as ask and tell: pure of Ray, MLflow and JAX.
+
+`ask` hands out trials: first the baselines and repeats of one of them for the noise, then proposals, at the end fresh
+seeds for the best candidate and the best baseline. `tell` takes outcomes. Every event goes to the journal before anyone
+else hears of it; a search is resumed by replaying its journal through the same code.
+"""
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from nas.archive import Archive, rank_key
+from nas.errors import UserError
+from nas.journal import Event
+from nas.meta import make_policy
+from nas.proposers import Exhausted, Request, make_proposer
+from nas.settings import Settings
+from nas.space import NotApplicable, SearchSpace
+from nas.types import (
+    Budget,
+    Candidate,
+    Cost,
+    Crashed,
+    Fitness,
+    Rejected,
+    Rung,
+    Trial,
+    candidate_from_json,
+    candidate_to_json,
+    trial_from_json,
+    trial_to_json,
+)
+
+_PROPOSALS_IN_A_ROW = 200  # after so many copies and misses the proposer is taken to have nothing new
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A trial that was handed out. `rungs` are those measured before an interruption."""
+
+    trial: str
+    candidate: Candidate
+    purpose: str
+    budget: Budget
+    rungs: tuple[Rung, ...] = ()
+
+    @property
+    def halved(self) -> bool:
+        """Whether the scheduler may stop it early: baselines and confirmations have their full budget."""
+        return self.purpose == "search"
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """A proposal's arguments, and how its operator was chosen."""
+
+    request: Request
+    weights: Mapping[str, float]
+    in_flight: Mapping[str, int]
+
+
+class Search:
+    """One search: what to try next, and what has been learned.
+
+    Args:
+      settings: the whole configuration.
+      space: what candidates are made of.
+      record: takes an event, writes it to the journal and tells whoever listens.
+      clock: seconds; for the wall-clock budget.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        space: SearchSpace,
+        record: Callable[[Event], None],
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.settings = settings
+        self.archive = Archive(settings.search.elites)
+        self.trials: dict[str, Trial] = {}
+        self.in_flight: dict[str, Assignment] = {}
+        self.end_reason: str | None = None
+        self.device_seconds = 0.0
+        self._space = space
+        self._proposer = make_proposer(settings.proposer, space)
+        self._operators = {operator.name: operator for operator in self._proposer.operators}
+        self._policy = make_policy(settings.meta, list(self._operators))
+        self._record = record
+        self._clock = clock
+        self._started = clock()
+        self._lock = threading.RLock()
+        self._asked = 0
+        self._proposed = 0  # proposals of any outcome
+        self._proposals_left = settings.search.trials  # to hand out; copies do not count
+        self._compared: set[tuple[str, int]] = set()  # (candidate id, training seed) of everything handed out
+        self._seen: dict[str, str] = {}  # candidate id -> trial that tried it first
+        self._rungs: dict[str, list[Rung]] = {}
+        self._unfinished: list[Assignment] = []  # of an earlier, interrupted run
+
+    # ask
+
+    def ask(self) -> Assignment | None:
+        """The next trial; None if there is none now. Then `finished` says whether there will be one later.
+
+        May take as long as the proposer does; meanwhile other threads may tell. One thread at a time may ask.
+        """
+        excluded: set[str] = set()
+        for _ in range(_PROPOSALS_IN_A_ROW):
+            with self._lock:
+                due = self._due(excluded)
+            if not isinstance(due, _Draw):
+                return due
+            try:
+                candidate = self._proposer.propose(due.request)
+            except NotApplicable:
+                excluded.add(due.request.operator.name)
+                continue
+            except Exhausted:
+                with self._lock:
+                    self._proposals_left = 0
+                continue
+            with self._lock:
+                assignment = self._take(candidate, due)
+            if assignment is not None:
+                return assignment
+            excluded.clear()
+        self.stop(f"nothing new in {_PROPOSALS_IN_A_ROW} proposals in a row")
+        return None
+
+    def _due(self, excluded: set[str]) -> "Assignment | _Draw | None":
+        """What comes next: a trial that needs no proposer, the arguments of a proposal, or nothing for now."""
+        if self.over_budget():
+            return None
+        if self._unfinished:
+            return self._hand_out(self._unfinished.pop(0))
+        for candidate, seed, purpose in self._comparisons():
+            if (candidate.id, seed) not in self._compared:
+                return self._assign(candidate, purpose, seed)
+        if self._proposals_left > 0:
+            if self.archive.ranked() or not self.in_flight:
+                return self._draw(excluded)
+        elif not self.in_flight:
+            self.stop("trials")
+        return None
+
+    def _draw(self, excluded: set[str]) -> "_Draw | None":
+        """An operator by the policy's probabilities and parents for it. `excluded` had nothing to change just now."""
+        rng = random.Random(f"{self.settings.seed}/{self._asked}/{len(excluded)}")
+        in_flight = self._operators_in_flight()
+        weights = self._policy.probabilities(in_flight)
+        ranked = len(self.archive.ranked())
+        possible = {
+            name: weight
+            for name, weight in weights.items()
+            if name not in excluded and self._operators[name].parents <= ranked
+        }
+        if not possible:
+            self.stop("no operator has anything to change" if ranked else "no baseline could be trained")
+            return None
+        shares = list(possible.values())
+        name = rng.choices(list(possible), shares if sum(shares) else None)[0]
+        operator = self._operators[name]
+        parents = self.archive.choose_parents(operator.parents, rng)
+        return _Draw(Request(operator, parents, self._proposed, rng), weights, in_flight)
+
+    def _take(self, candidate: Candidate, draw: "_Draw") -> Assignment | None:
+        """Hands out a proposal; a copy of what was tried before is told as rejected on the spot, and None returned."""
+        first = self._seen.get(candidate.id)
+        assignment = self._assign(candidate, "search", self.settings.train.seed, draw, duplicate=first is not None)
+        if first is None:
+            return assignment
+        reason = f"the same program as {first}, but for its looks: change what it computes"
+        self.tell(_untrained(assignment, Rejected("novelty", reason)))
+        return None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is running and nothing will be handed out any more."""
+        return self.end_reason is not None and not self.in_flight
+
+    def stop(self, reason: str) -> None:
+        """Hands out nothing more; what runs and is never told of is handed out again on resume."""
+        if self.end_reason is None:
+            self.end_reason = reason
+
+    def over_budget(self) -> bool:
+        """Whether the search has ended, or has to end now because a cap is reached."""
+        if self.end_reason is None and (cap := self._reached_cap()):
+            self.stop(cap)
+        return self.end_reason is not None
+
+    def _comparisons(self) -> Iterator[tuple[Candidate, int, str]]:
+        """(candidate, training seed, purpose) of every trial beside the proposals that is due now."""
+        seed = self.settings.train.seed
+        baselines = self.baselines()
+        yield from ((candidate, seed, "baseline") for candidate in baselines)
+        yield from ((baselines[0], seed + 1 + n, "confirm") for n in range(self.settings.search.noise_seeds))
+        if self._proposals_left <= 0 and all(a.purpose == "confirm" for a in self.in_flight.values()):
+            contenders = [trial.candidate for trial in (self.best("search"), self.best("baseline")) if trial]
+            for number in range(self.settings.search.confirm_seeds):
+                yield from ((candidate, seed + 1 + number, "confirm") for candidate in contenders)
+
+    def baselines(self) -> list[Candidate]:
+        """The baselines of this search, the reference first."""
+        available = {**self._space.baselines(), **self._space.outside_references()}
+        names = self.settings.search_space.baselines or tuple(self._space.baselines())
+        if unknown := [name for name in names if name not in available]:
+            raise UserError(f"search_space.baselines: no {', '.join(unknown)}; there are {', '.join(available)}")
+        first = self._space.reference
+        return [available[name] for name in sorted(names, key=lambda name: name != first)]
+
+    def _operators_in_flight(self) -> dict[str, int]:
+        return dict(Counter(a.candidate.operator for a in self.in_flight.values() if a.purpose == "search"))
+
+    def _assign(
+        self, candidate: Candidate, purpose: str, seed: int, draw: "_Draw | None" = None, duplicate: bool = False
+    ) -> Assignment:
+        assignment = Assignment(f"t{self._asked:04d}", candidate, purpose, Budget(self.settings.train.steps, seed))
+        self._record(
+            {
+                "event": "ask",
+                "index": self._asked,
+                "trial": assignment.trial,
+                "purpose": purpose,
+                "duplicate": duplicate,
+                "budget": asdict(assignment.budget),
+                "candidate": candidate_to_json(candidate),
+                "probability": draw.weights[candidate.operator] if draw else None,
+                "weights": draw.weights if draw else {},
+                "in_flight": draw.in_flight if draw else {},
+            }
+        )
+        self._note_ask(assignment, duplicate)
+        return self._hand_out(assignment)
+
+    def _note_ask(self, assignment: Assignment, duplicate: bool) -> None:
+        self._asked += 1
+        if assignment.purpose == "search":
+            self._proposed += 1
+            self._proposals_left -= not duplicate
+            self.archive.note_child(assignment.candidate)
+        self._compared.add((assignment.candidate.id, assignment.budget.seed))
+        self._seen.setdefault(assignment.candidate.id, assignment.trial)
+
+    def _hand_out(self, assignment: Assignment) -> Assignment:
+        self.in_flight[assignment.trial] = assignment
+        return assignment
+
+    def _reached_cap(self) -> str | None:
+        budget = self.settings.budget
+        if budget.minutes is not None and self._clock() - self._started >= 60 * budget.minutes:
+            return f"budget.minutes={budget.minutes:g}"
+        if budget.device_hours is not None and self.device_seconds >= 3600 * budget.device_hours:
+            return f"budget.device_hours={budget.device_hours:g}"
+        return None
+
+    # tell
+
+    def tell_rung(self, trial: str, rung: Rung) -> None:
+        """A trial reached a rung. Told twice, it counts once."""
+        with self._lock:
+            if any(rung.step <= known.step for known in self._rungs.get(trial, ())):
+                return
+            self._record({"event": "rung", "trial": trial, **asdict(rung)})
+            self._rungs.setdefault(trial, []).append(rung)
+
+    def tell(self, trial: Trial) -> None:
+        """A trial ended. Told twice, it counts once."""
+        with self._lock:
+            if trial.id in self.trials:
+                return
+            gain = self._learn(trial)
+            self._record({"event": "trial", **trial_to_json(trial), "gain": gain, "credit": self._policy.credit()})
+
+    def _learn(self, trial: Trial) -> float | None:
+        """Takes a finished trial into archive, credit and budgets; returns its gain over its parent."""
+        self.in_flight.pop(trial.id, None)
+        self._rungs.pop(trial.id, None)
+        self.trials[trial.id] = trial
+        self.device_seconds += trial.cost.train_seconds
+        gain = self.archive.gain(trial) if isinstance(trial.outcome, Fitness) else None
+        self.archive.add(trial)
+        if trial.purpose == "search" and not _is_infrastructure(trial.outcome):
+            self._policy.update(trial.candidate.operator, max(gain or 0.0, 0.0))
+        return gain
+
+    def rungs_of(self, trial: str) -> tuple[Rung, ...]:
+        """What was measured so far of a running trial."""
+        return tuple(self._rungs.get(trial, ()))
+
+    # resume
+
+    def replay(self, events: Iterable[Event]) -> None:
+        """Takes in the journal of an earlier run: what had ended stays ended, what was running is handed out again."""
+        running: dict[str, Assignment] = {}
+        for event in events:
+            if event["event"] == "ask":
+                assignment = Assignment(
+                    event["trial"], candidate_from_json(event["candidate"]), event["purpose"], Budget(**event["budget"])
+                )
+                self._note_ask(assignment, event["duplicate"])
+                running[assignment.trial] = assignment
+            elif event["event"] == "rung":
+                self._rungs.setdefault(event["trial"], []).append(_rung_from_json(event))
+            elif event["event"] == "trial":
+                running.pop(event["id"], None)
+                self._learn(trial_from_json(event))
+        self._unfinished = [
+            Assignment(a.trial, a.candidate, a.purpose, a.budget, self.rungs_of(a.trial)) for a in running.values()
+        ]
+
+    # what is known
+
+    def best(self, purpose: str) -> Trial | None:
+        """The best trained trial of this purpose at the search's own seed; None if there is none."""
+        trained = [t for t in self.archive.ranked() if t.purpose == purpose]
+        return min(trained, key=rank_key) if trained else None
+
+    def bits_per_byte_by_seed(self, candidate_id: str) -> dict[int, float]:
+        """Training seed -> bits per byte after the full budget."""
+        return {
+            trial.budget.seed: trial.outcome.bits_per_byte
+            for trial in self.trials.values()
+            if trial.candidate.id == candidate_id
+            and isinstance(trial.outcome, Fitness)
+            and trial.outcome.step >= trial.budget.steps
+        }
+
+    def known_functions(self) -> Mapping[str, str]:
+        """Fingerprint -> id of the candidate that computes it."""
+        return {
+            trial.certificate.fingerprint: trial.candidate.id for trial in self.trials.values() if trial.certificate
+        }
+
+    def reference_flops_per_token(self) -> float | None:
+        """Forward FLOPs per token of the reference baseline's mixer, once it has its certificate."""
+        certified = [t.certificate for t in self.trials.values() if t.candidate.name == self._space.reference]
+        return next((certificate.flops_per_token for certificate in certified if certificate), None)
+
+    def credit(self) -> dict[str, dict[str, float]]:
+        return self._policy.credit()
+
+    def weights(self) -> dict[str, float]:
+        return self._policy.probabilities(self._operators_in_flight())
+
+
+def rung_steps(settings: Settings) -> tuple[int, ...]:
+    """Optimizer steps at which a trial is measured: the first rung, then `reduction_factor` times further, to the end."""
+    steps, rungs = settings.train.steps, []
+    rung = settings.scheduler.first_rung * steps
+    while round(rung) < steps:
+        rungs.append(max(1, round(rung)))
+        rung *= settings.scheduler.reduction_factor
+    return (*sorted(set(rungs)), steps)
+
+
+def _is_infrastructure(outcome: Any) -> bool:
+    return isinstance(outcome, Crashed) and outcome.cause == "infrastructure"
+
+
+def _untrained(assignment: Assignment, outcome: Rejected | Crashed) -> Trial:
+    return Trial(assignment.trial, assignment.candidate, assignment.purpose, assignment.budget, outcome, Cost())
+
+
+def _rung_from_json(event: Event) -> Rung:
+    return Rung(**{field.name: event[field.name] for field in fields(Rung)})
