@@ -1,0 +1,44 @@
+"""Asynchronous successive halving that knows baselines, and that can be refilled from a journal."""
+
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+
+from nas.types import Rung
+
+STEP, METRIC = "rung_step", "bits_per_byte"
+
+
+class Halving(ASHAScheduler):
+    """ASHA (Li et al. 2020, https://arxiv.org/abs/1810.05934) over the rungs of a search.
+
+    Baselines are measured at each rung, so that candidates compete with them, but are never stopped. Fresh seeds of a
+    contender neither compete nor stop.
+    """
+
+    def __init__(self, steps: int, first_rung: int, reduction_factor: float):
+        super().__init__(
+            time_attr=STEP,
+            metric=METRIC,
+            mode="min",
+            max_t=steps + 1,  # the last rung is no stop: the trial ends by itself, with its outcome
+            grace_period=first_rung,
+            reduction_factor=reduction_factor,
+        )
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        purpose = trial.config["purpose"]
+        if purpose == "confirm":
+            return TrialScheduler.CONTINUE
+        decision: str = super().on_trial_result(tune_controller, trial, result)
+        return decision if purpose == "search" else TrialScheduler.CONTINUE
+
+    def refill(self, rungs: Mapping[str, Sequence[Rung]]) -> None:
+        """Puts what earlier trials measured back on the rungs: Ray keeps them nowhere."""
+        for trial, measured in rungs.items():
+            stand_in: Any = SimpleNamespace(trial_id=f"earlier-{trial}", config={"purpose": "baseline"})
+            self.on_trial_add(None, stand_in)  # type: ignore[arg-type]  # the controller is not looked at
+            for rung in measured:
+                self.on_trial_result(None, stand_in, {STEP: rung.step, METRIC: rung.bits_per_byte})

@@ -1,0 +1,165 @@
+"""Runs a search on Ray Tune, on this machine or on a cluster."""
+
+import logging
+import math
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# Before Ray is imported: no authentication token in the home folder, no usage report, no logger files for each trial.
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # its reports would mix with ours
+os.environ.setdefault("TUNE_FORCE_TRIAL_CLEANUP_S", "2")
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
+os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # an outcome that is no fitness has no metric
+os.environ.setdefault("TUNE_WARN_THRESHOLD_S", "10")
+
+import ray
+from ray import tune
+
+from nas.errors import UserError
+from nas.execution.ask_tell import AskTell, EndOfSearch
+from nas.execution.scheduler import Halving
+from nas.execution.worker import TrialWorker
+from nas.search import Assignment, Search, rung_steps
+from nas.settings import ExecutionSettings, Settings
+from nas.trial import TrialSpec
+from nas.types import Rung
+
+_WORKER_FAILURES = 2  # a trial goes on from its checkpoint on another worker so many times
+_OBJECT_STORE_BYTES = 100 * 2**20  # specifications and measurements are small
+
+
+class ExecutionError(UserError):
+    """Trials can't run. The message is one sentence that says what to do."""
+
+
+def run(
+    search: Search,
+    make_spec: Callable[[Assignment], TrialSpec],
+    preload: Sequence[str],
+    earlier_rungs: Mapping[str, Sequence[Rung]],
+    log: Path,
+) -> None:
+    """Runs `search` until it has finished or has to end.
+
+    Args:
+      make_spec: from a trial that is due to what a worker is sent.
+      preload: modules that candidates import, for the workers to import ahead of them.
+      earlier_rungs: trial -> what was measured before this run, for the scheduler.
+      log: file for what Ray has to say.
+
+    Raises:
+      ExecutionError: if the cluster can't be reached or has no room for one trial.
+      Exception: what the search itself raised, e.g. `JournalError`. Trials in flight are then unfinished in the journal.
+    """
+    settings = search.settings
+    with _logging_to(log), _ray(settings.execution), tempfile.TemporaryDirectory(prefix="nas-tune-") as storage:
+        resources = _resources(settings.execution)
+        ask_tell = AskTell(
+            search,
+            make_spec,
+            workers=_workers(settings.execution, resources),
+            constants={"cpus": max(1, math.floor(settings.execution.cpus_per_trial)), "preload": list(preload)},
+        )
+        tuner = tune.Tuner(
+            tune.with_resources(TrialWorker, tune.PlacementGroupFactory([resources])),
+            tune_config=tune.TuneConfig(
+                search_alg=ask_tell,
+                scheduler=_scheduler(settings, earlier_rungs),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_name_creator=lambda trial: trial.config["trial"],
+                trial_dirname_creator=lambda trial: trial.config["trial"],
+            ),
+            run_config=tune.RunConfig(
+                name="search",
+                storage_path=storage,
+                verbose=0,
+                stop=EndOfSearch(ask_tell),
+                failure_config=tune.FailureConfig(max_failures=_WORKER_FAILURES),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a trial keeps its own
+            ),
+        )
+        tuner.fit()
+    if ask_tell.failure is not None:
+        raise ask_tell.failure
+
+
+def _scheduler(settings: Settings, earlier_rungs: Mapping[str, Sequence[Rung]]) -> Any:
+    if settings.scheduler.kind == "none":
+        return None
+    halving = Halving(settings.train.steps, rung_steps(settings)[0], settings.scheduler.reduction_factor)
+    halving.refill(earlier_rungs)
+    return halving
+
+
+def _resources(settings: ExecutionSettings) -> dict[str, float]:
+    """What one trial reserves."""
+    wanted = {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial, "TPU": settings.tpus_per_trial}
+    return {kind: amount for kind, amount in wanted.items() if amount}
+
+
+def _workers(settings: ExecutionSettings, resources: Mapping[str, float]) -> int:
+    """Trials at a time: as many as the cluster has room for, no more than asked."""
+    cluster = ray.cluster_resources()
+    room = min(math.floor(cluster.get(kind, 0) / amount + 1e-9) for kind, amount in resources.items())
+    if room < 1:
+        have = ", ".join(f"{cluster.get(kind, 0):g} {kind}" for kind in resources)
+        wanted = ", ".join(f"{amount:g} {kind}" for kind, amount in resources.items())
+        raise ExecutionError(f"one trial needs {wanted} and the cluster has {have}: lower execution.*_per_trial")
+    return min(room, settings.workers or room)
+
+
+@contextmanager
+def _logging_to(log: Path) -> Iterator[None]:
+    """Ray's log lines and warnings in a file, not between the lines that a person reads."""
+    handler = logging.FileHandler(log, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("ray")
+    others, propagate = logger.handlers[:], logger.propagate
+    logger.handlers[:], logger.propagate = [handler], False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.handlers[:], logger.propagate = others, propagate
+        handler.close()
+
+
+@contextmanager
+def _ray(settings: ExecutionSettings) -> Iterator[None]:
+    """A connection to the cluster, or a Ray of our own on this machine, gone again at the end."""
+    own = not ray.is_initialized()
+    if own:
+        try:
+            if settings.address:
+                ray.init(address=settings.address, log_to_driver=False, logging_level=logging.ERROR)
+            else:
+                ray.init(
+                    num_cpus=_cpus_here(),
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ExecutionError(f"Ray can't be reached at {settings.address or 'this machine'}: {error}") from error
+    try:
+        yield
+    finally:
+        if own:
+            ray.shutdown()
+
+
+def _cpus_here() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

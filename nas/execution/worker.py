@@ -1,0 +1,55 @@
+"""A warm Ray worker: it keeps one zygote, and runs one trial after another in contained children of it."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from ray import tune
+
+from nas.sandbox import Box, Message
+from nas.trial import PRELOAD, TrialSpec, run_trial
+
+
+class TrialWorker(tune.Trainable):
+    """One step of this trainable is one event of a trial: a rung, or the outcome.
+
+    Its config is {"trial": id, "spec": JSON of a `TrialSpec`, "cpus": threads, "preload": modules}.
+    After the outcome, or when the scheduler stops the trial, Ray reuses the process for the next one.
+    """
+
+    _certificate: dict[str, Any] | None = None
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._box = Box((*PRELOAD, *config["preload"]), cpus=config["cpus"])
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._end()
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        for message in self._messages:
+            if "certificate" in message:
+                self._certificate = message["certificate"]
+            elif "rung" in message:
+                measures = {"rung_step": message["rung"]["step"], "bits_per_byte": message["rung"]["bits_per_byte"]}
+                return {**measures, **self._payload(message)}
+            else:
+                return {"done": True, **self._payload(message)}
+        raise RuntimeError("the trial ended without an outcome")
+
+    def _payload(self, message: Message) -> dict[str, Any]:
+        """As text: Tune flattens whatever is nested in a result."""
+        return {"event": json.dumps(message), "certificate": json.dumps(self._certificate)}
+
+    def cleanup(self) -> None:
+        self._end()
+        self._box.close()
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._certificate = None
+        self._messages: Iterator[Message] = run_trial(TrialSpec(**json.loads(config["spec"])), self._box)
+
+    def _end(self) -> None:
+        self._messages.close()  # type: ignore[attr-defined]  # a generator: this kills what it runs
