@@ -1,0 +1,413 @@
+"""The MLflow copy of a journal: complete, written once whatever happens, and never in the search's way."""
+
+import json
+import logging
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from markdown_it import MarkdownIt
+
+from nas import tracking
+from nas.tracking import MlflowTracker, _describe, _Projection, _Store, rebuild
+from nas.types import Budget, Candidate, Certificate, Cost, Crashed, Fitness, Rejected, Rung, Trial, trial_to_json
+from nas.ui import serve
+
+PARENT = Candidate("x = 1\n", "baseline", proposer="hand", name="gla", motivation="The reference.")
+CHILD = Candidate("x = 2\n", "decay", parents=(PARENT.id,), proposer="grammar", motivation="Forget *less*.")
+LEAK = Candidate("x = 3\n", "erase key", parents=(CHILD.id,), proposer="grammar")
+BROKEN = Candidate("x = 4\n", "decay", parents=("unknown",), proposer="grammar")
+CERTIFICATE = Certificate({"causality": "no output moved | at all"}, 10.0, 20, 30, {"flops": 1.0}, "f00d")
+
+
+def fitness(bits: float, step: int = 20) -> Fitness:
+    return Fitness(bits, step, -bits, 0.01, 1e4, 10**9, 1e6, 1000, {"recall": 0.5})
+
+
+def trained(name: str, candidate: Candidate, bits: float, purpose: str = "search") -> Trial:
+    rungs = (Rung(10, bits + 0.5), Rung(20, bits))
+    return Trial(name, candidate, purpose, Budget(20, 7), fitness(bits), Cost(1.0, 2.0, 3.0), rungs, CERTIFICATE)
+
+
+def ask(index: int, name: str, candidate: Candidate, purpose: str, now: float) -> dict:
+    record = trial_to_json(trained(name, candidate, 1.0))["candidate"]
+    weights = {"decay": 0.25 + index / 100, "erase key": 0.75 - index / 100}
+    return {"event": "ask", "index": index, "trial": name, "purpose": purpose, "candidate": record, "probability": 0.25,
+            "weights": weights, "in_flight": {"decay": 1}, "time": now}  # fmt: skip
+
+
+def rung(name: str, step: int, bits: float, now: float) -> dict:
+    return {"event": "rung", "trial": name, "step": step, "bits_per_byte": bits, "train_seconds": 1.0,
+            "tokens_per_second": 1e4, "time": now}  # fmt: skip
+
+
+def told(trial: Trial, now: float) -> dict:
+    credit = {"decay": {"reward": 0.1, "pulls": 1}}
+    return {"event": "trial", **trial_to_json(trial), "credit": credit, "gain": 0.2, "time": now}
+
+
+def journal() -> list[dict]:
+    """A baseline, a better child that the scheduler stopped, a rejected one, a crashed one, one still in flight."""
+    t0 = 1_800_000_000.0
+    config = {"model": {"width": 64, "layers": [1, 2]}, "note": "n" * 900, "empty": {}, "odd/../key": None}
+    crashed = replace(trained("t0004", BROKEN, 1.0), outcome=Crashed("diverged", "loss is NaN at step 12"))
+    rejected = replace(
+        trained("t0003", LEAK, 1.0), outcome=Rejected("causality", "output 17 moved"), certificate=None, rungs=()
+    )
+    events = [
+        {"event": "search", "name": "first", "seed": 7, "config": config, "versions": {"jax": "0.10.2"}, "time": t0,
+         "corpus": {"name": "python", "sha256": "ab" * 32, "train_bytes": 5}},
+        ask(0, "t0001", PARENT, "baseline", t0 + 1),
+        rung("t0001", 10, 3.0, t0 + 2),
+        rung("t0001", 20, 2.5, t0 + 3),
+        told(trained("t0001", PARENT, 2.5, "baseline"), t0 + 4),
+        ask(1, "t0002", CHILD, "search", t0 + 5),
+        ask(2, "t0003", LEAK, "search", t0 + 6),
+        told(rejected, t0 + 7),
+        ask(3, "t0004", BROKEN, "search", t0 + 8),
+        rung("t0002", 10, 2.9, t0 + 9),
+        {"event": "moon phase", "time": t0 + 9},
+        rung("t0004", 10, 9.9, t0 + 10),
+        told(crashed, t0 + 11),
+        {"event": "resume", "time": t0 + 12},
+        rung("t0002", 10, 2.9, t0 + 13),
+        told(replace(trained("t0002", CHILD, 2.4), stopped=True), t0 + 14),
+        ask(4, "t0005", replace(CHILD, source="x = 5\n"), "search", t0 + 15),
+        {"event": "end", "reason": "budget", "best": "t0002", "time": t0 + 16, "summary": "# Found\n\nA better decay."},
+    ]  # fmt: skip
+    return json.loads(json.dumps(events))
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with its tables and nothing in it: making them takes longer than a test."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    tracking._connect(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def uri(empty_store: Path, tmp_path: Path) -> str:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path}/mlflow.db"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "SQLITE_SECONDS", 0.1)
+
+
+def snapshot(uri: str, experiment: str = "nas") -> dict[str, dict]:
+    """All that the store holds, by trial ("" for the search's run), without MLflow's own ids."""
+    client = tracking._connect(uri)
+    found = client.get_experiment_by_name(experiment)
+    runs = client.search_runs([found.experiment_id])
+    names = [run.data.tags.get("nas.trial", "") for run in runs]
+    assert len(set(names)) == len(names), "a run was written twice"
+    parents = {run.data.tags.get("mlflow.parentRunId") for run in runs} - {None}
+    assert parents <= {run.info.run_id for run in runs}
+    content = {}
+    for name, run in zip(names, runs, strict=True):
+        folder = Path(client.download_artifacts(run.info.run_id, ""))
+        content[name] = {
+            "name": run.info.run_name,
+            "status": run.info.status,
+            "times": (run.info.start_time, run.info.end_time),
+            "tags": {k: v for k, v in run.data.tags.items() if k not in ("mlflow.parentRunId", "mlflow.user")},
+            "params": run.data.params,
+            "metrics": {
+                key: sorted((m.step, m.value, m.timestamp) for m in client.get_metric_history(run.info.run_id, key))
+                for key in run.data.metrics
+            },
+            "artifacts": {path.name: path.read_text() for path in folder.iterdir()},
+        }
+    return content
+
+
+def points(run: dict, metric: str) -> list[tuple[int, float]]:
+    return [(step, value) for step, value, _ in run["metrics"][metric]]
+
+
+def test_a_search_as_a_reviewer_finds_it(uri: str, tmp_path: Path) -> None:
+    assert rebuild(journal(), uri, tmp_path / "artifacts", "nas") == 0
+    runs = snapshot(uri)
+
+    search = runs[""]
+    assert (search["name"], search["status"]) == ("first", "FINISHED")
+    assert search["params"]["model.width"] == "64" and search["params"]["model.layers"] == "[1, 2]"
+    assert len(search["params"]["note"]) == 500
+    assert search["tags"].items() >= {"seed": "7", "corpus.sha256": "ab" * 32, "version.jax": "0.10.2"}.items()
+    assert search["tags"]["best"] == "t0002" and search["tags"]["mlflow.note.content"].startswith("# Found")
+    assert points(search, "best_bits_per_byte") == [(1, 2.5), (2, 2.5), (3, 2.5), (4, 2.4)]
+    assert points(search, "trained") == [(1, 1), (2, 1), (3, 1), (4, 2)]
+    assert points(search, "rejected") == [(1, 0), (2, 1), (3, 1), (4, 1)]
+    assert points(search, "in_flight") == [(1, 0), (2, 1), (3, 1), (4, 0)]
+    assert points(search, "weight.decay") == [(1, 0.25), (2, 0.27), (3, 0.28), (4, 0.28)]
+    assert points(search, "reward.decay")[0] == (1, 0.1)
+
+    good = runs["t0002"]
+    assert (good["name"], good["status"]) == (f"t0002 decay {CHILD.id}", "FINISHED")
+    assert points(good, "bits_per_byte") == [(10, 2.9), (20, 2.4)]
+    assert points(good, "probe.recall") == [(20, 0.5)] and points(good, "gate_seconds") == [(20, 1.0)]
+    assert {"tokens_per_second", "peak_bytes", "params", "flops_per_token", "score", "stderr", "train_seconds",
+            "probability", "gain", "state_bytes"} <= set(good["metrics"])  # fmt: skip
+    assert good["params"] == {
+        "operator": "decay", "parents": PARENT.id, "proposer": "grammar", "seed": "7", "steps": "20",
+    }  # fmt: skip
+    assert good["tags"].items() >= {"outcome": "fitness", "stopped": "true", "purpose": "search"}.items()
+    assert good["artifacts"]["candidate.py"] == CHILD.source
+    assert "-x = 1\n+x = 2\n" in good["artifacts"]["parent.diff"]
+    assert json.loads(good["artifacts"]["certificate.json"])["state_bytes"] == 30
+    assert "no output moved &#124; at all" in good["tags"]["mlflow.note.content"]
+
+    assert runs["t0003"]["status"] == "FINISHED" and runs["t0003"]["tags"]["rejected.check"] == "causality"
+    assert runs["t0004"]["status"] == "FAILED" and runs["t0004"]["tags"]["crashed.cause"] == "diverged"
+    assert runs["t0005"]["status"] == "KILLED" and runs["t0005"]["tags"]["outcome"] == "running"
+    for name in ("t0003", "t0004", "t0005"):
+        assert "bits_per_byte" not in runs[name]["metrics"]
+    assert points(runs["t0004"], "rung_bits_per_byte") == [(10, 9.9)]
+
+
+def test_writing_the_journal_again_changes_nothing(uri: str, tmp_path: Path) -> None:
+    rebuild(journal(), uri, tmp_path / "artifacts", "nas")
+    before = snapshot(uri)
+    assert rebuild(journal(), uri, tmp_path / "artifacts", "nas") == 0
+    assert snapshot(uri) == before
+
+
+def test_after_a_crash_at_any_event_the_rest_is_written(empty_store: Path, tmp_path: Path) -> None:
+    def written(name: str, *journals: list[dict]) -> dict[str, dict]:
+        shutil.copy(empty_store, tmp_path / name)
+        for events in journals:
+            assert rebuild(events, f"sqlite:///{tmp_path}/{name}", tmp_path / f"{name}-artifacts", "nas") == 0
+        return snapshot(f"sqlite:///{tmp_path}/{name}")
+
+    whole = written("whole", journal())
+    for cut in range(1, len(journal()), 3):
+        assert written(f"cut{cut}", journal()[:cut], journal()) == whole
+
+
+@pytest.mark.parametrize("call", ["create_run", "log_batch", "log_artifacts", "set_terminated", "search_runs"])
+def test_a_call_that_fails_before_or_after_it_arrived_is_made_good(
+    call: str, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    rebuild(journal(), uri, tmp_path / "artifacts", "reference")
+    genuine, calls = getattr(MlflowClient, call), []
+
+    def flaky(*args, **kwargs):
+        calls.append(call)
+        if len(calls) == 1:
+            raise OSError("no answer, and nothing was written")
+        result = genuine(*args, **kwargs)
+        if len(calls) == 3:
+            raise OSError("no answer, but it was written")
+        return result
+
+    monkeypatch.setattr(MlflowClient, call, flaky)
+    assert rebuild(journal(), uri, tmp_path / "artifacts", "nas") == 0
+    monkeypatch.undo()
+    assert len(calls) >= 2
+    assert snapshot(uri) == snapshot(uri, "reference")
+
+
+def test_a_later_search_of_the_same_name_has_its_own_run(uri: str, tmp_path: Path) -> None:
+    rebuild(journal(), uri, tmp_path / "artifacts", "nas")
+    later = [{**event, "time": event["time"] + 1e6} for event in journal()]
+    rebuild(later, uri, tmp_path / "artifacts", "nas")
+    client = tracking._connect(uri)
+    runs = client.search_runs([client.get_experiment_by_name("nas").experiment_id])
+    assert sum(run.data.tags.get("nas.search") == "first" for run in runs) == 12
+
+
+HOSTILE = (
+    "</code></pre><script>alert(1)</script> <img src=x onerror=alert(1)> ![i](http://evil/i.png) [l](javascript:x)\n"
+    "# Heading\n```\n~~~~\n| a | b |\n|---|---|\n"
+    "@someone www.evil.example \x1b[31mred\x1b[0m \x00 \ud800 **bold** _it_\n"
+)
+
+
+def test_hostile_text_stays_text(uri: str, tmp_path: Path) -> None:
+    candidate = Candidate(f"'''{HOSTILE}'''\n", "de|cay/../<b>", (HOSTILE,), HOSTILE, HOSTILE, HOSTILE)
+    trial = trained("t0001", candidate, 2.0)
+    bad = Rejected(HOSTILE, HOSTILE * 200)
+    events = [
+        {**journal()[0], "name": HOSTILE, "config": {HOSTILE: HOSTILE, "..": 1, "": 2}, "versions": {HOSTILE: HOSTILE}},
+        {**ask(0, "t0001", candidate, HOSTILE, 1.0), "weights": {HOSTILE: 0.5}},
+        told(replace(trial, certificate=replace(CERTIFICATE, checks={HOSTILE: HOSTILE * 50})), 2.0),
+        told(replace(trial, id=HOSTILE, outcome=bad), 3.0),
+    ]
+    assert rebuild(events, uri, tmp_path / "artifacts", "nas") == 0
+    runs = snapshot(uri)
+    assert len(runs) == 3
+    for run in runs.values():
+        note = run["tags"]["mlflow.note.content"]
+        assert len(note) < 8000 and "\x1b" not in note
+        html = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(note)
+        for tag in ("<script", "<img", "<a ", "<h1", "<em>", "<td><", "<iframe"):
+            assert tag not in html, (tag, html)
+    assert "alert(1)" in runs["t0001"]["tags"]["mlflow.note.content"], "shown, not dropped"
+
+
+def test_a_fence_cannot_be_ended_from_within() -> None:
+    reason = "before\n`````\n# Heading <img src=x>\n"
+    outcome = {"kind": "rejected", "check": "static", "reason": reason}
+    html = MarkdownIt("commonmark", {"html": True}).render(_describe({}, outcome, {}))
+    assert html.count("<pre>") == 1 and "<img" not in html and "<h1" not in html
+
+
+@pytest.mark.parametrize("worse", [float("nan"), float("inf"), "NaN", None, True, 10**400, [1.0]])
+def test_what_is_not_a_finite_number_is_never_a_metric(worse: object) -> None:
+    def spoil(value):
+        if isinstance(value, dict):
+            return {key: spoil(item) for key, item in value.items()}
+        return worse if isinstance(value, float) else value
+
+    projection = _Projection()
+    for event in journal():
+        spoiled = {key: spoil(value) if key != "time" else value for key, value in event.items()}
+        for write in projection.writes(spoiled):
+            for name, value, *_ in write.metrics:
+                assert isinstance(value, float) and abs(value) < 1e12, name
+                assert name not in {"score", "stderr", "gain", "weight.decay", "reward.decay", "best_bits_per_byte"}
+
+
+@pytest.mark.parametrize("junk", [None, "junk", 3, [], ["junk"], {}, {"kind": 5}, {"a": {"b": None}}, "missing"])
+def test_no_damage_to_one_field_is_an_error(junk: object) -> None:
+    for place, event in enumerate(journal()):
+        for key in event:
+            damaged = {name: value for name, value in event.items() if name != key}
+            if junk != "missing":
+                damaged[key] = junk
+            projection = _Projection()
+            for other in [*journal()[:place], damaged, *journal()[place + 1 :]]:
+                projection.writes(other)
+
+
+def test_a_store_that_cannot_be_written_costs_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("where a folder should be")
+    started = time.monotonic()
+    tracker = MlflowTracker(f"sqlite:///{tmp_path}/file/mlflow.db", tmp_path, "nas", how_to_rebuild="run `nas x`")
+    for event in journal():
+        tracker.write(event)
+    assert time.monotonic() - started < 0.5, "writing waits for nothing"
+    time.sleep(1.2)  # several tries
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == 1 and "cannot be written" in warnings[0].message and "\n" not in warnings[0].message
+    assert tracker.close(timeout=20) == len(journal())
+    assert time.monotonic() - started < 10, "a dead store is not waited for"
+    assert f"{len(journal())} of {len(journal())} events" in caplog.records[-1].message
+    assert "run `nas x`" in caplog.records[-1].message
+
+
+def test_a_locked_store_is_written_once_it_is_free(uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lock = sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+    tracker = MlflowTracker(uri, tmp_path / "artifacts", "nas")
+    for event in journal():
+        tracker.write(event)
+    while not caplog.records:
+        time.sleep(0.05)
+    lock.execute("ROLLBACK")
+    assert tracker.close(60) == 0
+    assert len(caplog.records) == 1 and "locked" in caplog.records[0].message
+    assert len(snapshot(uri)) == 6
+
+
+def test_a_store_that_hangs_does_not_hold_up_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Store, "apply", lambda self, write: time.sleep(3))
+    tracker = MlflowTracker("sqlite:////nowhere", tmp_path, "nas")
+    tracker.write(journal()[0])
+    started = time.monotonic()
+    assert tracker.close(timeout=0.2) == 1
+    assert time.monotonic() - started < 1
+
+
+def test_what_mlflow_refuses_for_good_costs_itself_alone(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = _Store.apply
+
+    def refuse_one(self, write):
+        if write.trial == "t0002":
+            raise ValueError("never")
+        genuine(self, write)
+
+    monkeypatch.setattr(_Store, "apply", refuse_one)
+    events = journal()
+    assert rebuild(events, uri, tmp_path / "artifacts", "nas") == 3  # its ask, its rung and its end
+    monkeypatch.undo()
+    assert rebuild(events, uri, tmp_path / "artifacts", "nas") == 0
+    assert len(snapshot(uri)) == 6
+
+
+def test_a_password_in_the_address_is_not_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with_password = "sqlite:///nas:secret@" + str(tmp_path / "no" / "such")
+    (tmp_path / "no").write_text("")
+    tracker = MlflowTracker(with_password.replace("sqlite:///", "postgresql://"), tmp_path, "nas")
+    tracker.write(journal()[0])
+    tracker.close(0.5)
+    assert caplog.records and "secret" not in caplog.text
+
+
+def test_the_import_is_light() -> None:
+    code = "import sys, nas.tracking, nas.ui; sys.exit(bool({'mlflow', 'jax', 'ray'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_the_server_shows_a_search_and_takes_one_over_http(uri: str, tmp_path: Path) -> None:
+    rebuild(journal(), uri, tmp_path / "artifacts", "nas")
+    port = free_port()
+    code = "import sys; from nas.ui import serve; sys.exit(serve(sys.argv[1], sys.argv[2], port=int(sys.argv[3])))"
+    command = [sys.executable, "-c", code, uri, str(tmp_path / "artifacts"), str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline() == f"MLflow: http://127.0.0.1:{port} (Ctrl-C stops it)\n"
+        address = f"http://127.0.0.1:{port}"
+        with urllib.request.urlopen(address, timeout=20) as page:
+            assert b"MLflow" in page.read()
+        client = tracking._connect(uri)
+        experiment = client.get_experiment_by_name("nas").experiment_id
+        run = client.search_runs([experiment], "tags.`nas.trial` = 't0002'")[0].info.run_id
+        with urllib.request.urlopen(f"{address}/get-artifact?path=candidate.py&run_uuid={run}", timeout=20) as file:
+            assert file.read().decode() == CHILD.source
+        assert rebuild(journal(), address, tmp_path / "elsewhere", "over http", timeout=60) == 0
+        over_http = snapshot(address, "over http")
+        assert over_http.keys() == snapshot(uri).keys() and "candidate.py" in over_http["t0002"]["artifacts"]
+        assert not (tmp_path / "elsewhere").exists()
+        server.send_signal(signal.SIGINT)
+        assert server.wait(20) == 0
+    finally:
+        server.terminate()  # not kill: it takes its workers with it
+        server.wait(30)
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0, "the workers are gone too"
+
+
+def test_a_missing_store_and_a_taken_port_are_told_in_a_sentence(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert serve(f"sqlite:///{tmp_path}/none.db", tmp_path) == 1
+    assert "There is no MLflow store at" in capsys.readouterr().err
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        assert serve(uri, tmp_path, port=port) == 1
+    assert f"Port {port} of 127.0.0.1 cannot be used" in capsys.readouterr().err
