@@ -1,0 +1,1 @@
+"""Hydra's configuration groups. `nas_conf` once installed."""

@@ -1,0 +1,113 @@
+"""The `nas` command. Hydra composes the configuration; errors of the person's making are one line and exit code 2."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from nas.errors import UserError
+
+HELP = """\
+nas: searches for token mixers of linear cost, and tells what is really better.
+
+  nas search [overrides]         search on this machine, or go on with resume=results/NAME
+  nas check FILE [--json]        run the gate on one candidate file
+  nas train NAME|FILE [overrides]   train one baseline or candidate file on the same harness
+  nas ui [overrides] [--port N]  the MLflow UI on the results, at http://127.0.0.1:5000
+
+Overrides are Hydra's: key=value, GROUP=OPTION, and -m to sweep over values with commas. `nas search --help` lists all
+keys and groups with their values; `nas search --cfg job` prints the whole configuration.
+
+  nas search                                     about six minutes on two cores, no account, no download
+  nas search search.trials=64 seed=3             more candidates
+  nas search corpus=text path=my_notes/          on your own text
+  nas search -m seed=1,2 meta=uniform,ducb       four searches
+  nas check my_idea.py                           is it causal, pure, and of linear cost?
+  nas search proposer=folder proposer.path=DIR   candidates that you wrote
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. Returns the exit code: 0, 1 for a verdict of no, 2 for an error of use, 130 after an interrupt."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP)
+        return 0
+    commands: dict[str, Callable[[list[str]], int]] = {"search": _search, "check": _check, "train": _train, "ui": _ui}
+    if words[0] not in commands:
+        return _fail(f"there is no command {words[0]}: there are {', '.join(commands)} (nas --help)")
+    return _explained(commands[words[0]], words[1:])
+
+
+def _explained(command: Callable[[list[str]], int], words: list[str]) -> int:
+    """Runs a command; turns the errors that a person can mend into one line and exit code 2."""
+    try:
+        return command(words)
+    except UserError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _fail(sentence: str) -> int:
+    print(f"nas: {sentence}", file=sys.stderr)
+    return 2
+
+
+def _search(words: list[str]) -> int:
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import DictConfig
+
+    from nas.configuration import CONFIG_MODULE, CONFIG_NAME, check, settings_of
+
+    codes = [0]
+
+    @hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name=CONFIG_NAME)
+    def task(config: DictConfig) -> None:
+        from nas.commands.search import search
+
+        codes.append(_explained(lambda _: search(settings_of(config), HydraConfig.get().overrides.task), []))
+
+    check(words)
+    sys.argv = ["nas search", *words]
+    task()
+    return max(codes)
+
+
+def _check(words: list[str]) -> int:
+    as_json = "--json" in words
+    files = [word for word in words if not word.startswith("-") and "=" not in word]
+    if len(files) != 1 or set(words) - {"--json", *files} - {word for word in words if "=" in word}:
+        return _fail("usage: nas check FILE [--json] [overrides]")
+    from nas.commands.check import check
+    from nas.configuration import composed, settings_of
+
+    return check(Path(files[0]), settings_of(composed([word for word in words if "=" in word])), as_json)
+
+
+def _train(words: list[str]) -> int:
+    if not words or "=" in words[0] or words[0].startswith("-"):
+        return _fail("usage: nas train NAME|FILE [overrides]")
+    from nas.commands.train import train
+    from nas.configuration import composed, settings_of
+
+    return train(words[0], settings_of(composed(words[1:])))
+
+
+def _ui(words: list[str]) -> int:
+    port = 5000
+    if "--port" in words:
+        position = words.index("--port")
+        if position + 1 == len(words) or not words[position + 1].isdigit():
+            return _fail("usage: nas ui [overrides] [--port N]")
+        port = int(words[position + 1])
+        words = words[:position] + words[position + 2 :]
+    from nas.commands.search import store_of
+    from nas.configuration import composed, settings_of
+    from nas.ui import serve
+
+    return serve(*store_of(settings_of(composed(words))), port=port)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+"""`nas search`: one search from its settings to its result, new or resumed."""
+
+import contextlib
+import importlib.metadata
+import platform
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from nas import journal as journals
+from nas.configuration import resumed
+from nas.errors import UserError
+from nas.journal import Event, Journal
+from nas.live import LiveView
+from nas.search import Assignment, Search, rung_steps
+from nas.settings import Settings
+from nas.space import SearchSpace, load_space
+from nas.summary import Summary, summarize
+from nas.tasks.corpus import Corpus, CorpusError, prepare
+from nas.trial import TrialSpec, gate_arguments, make_spec
+from nas.types import Rung
+
+JOURNAL = "journal.jsonl"
+_LIBRARIES = ("jax", "flax", "optax", "ray", "orbax-checkpoint", "einops", "numpy")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where one search keeps what it has."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def journal(self) -> Path:
+        return self.path / JOURNAL
+
+    def trial(self, trial: str) -> Path:
+        return self.path / "trials" / trial
+
+
+def search(settings: Settings, overrides: Sequence[str] = ()) -> int:
+    """Runs a search to its end, or to a cap or an interrupt. Returns the exit code.
+
+    Raises:
+      UserError: with one sentence for the person.
+    """
+    if settings.resume:
+        folder = Folder(Path(settings.resume))
+        events = journals.read(folder.journal)
+        if not events or events[0]["event"] != "search":
+            raise journals.JournalError(f"{folder.journal} has no search in it: start a new one")
+        settings = resumed(folder.path, events[0]["config"], overrides)
+    else:
+        folder, events = _new_folder(settings), []
+    space = load_space(settings.search_space.module)
+    Search(settings, space, record=lambda event: None).baselines()  # a wrong name is known before the corpus is read
+    corpus = prepare(settings.corpus, Path(settings.results_dir) / ".cache")
+    if events and events[0]["corpus"]["sha256"] != corpus.sha256:
+        raise CorpusError(
+            f"the corpus is no longer that of {folder.name}: results would not compare, so start a new search"
+        )
+    return _run(settings, folder, space, corpus, events)
+
+
+def _run(settings: Settings, folder: Folder, space: SearchSpace, corpus: Corpus, events: list[Event]) -> int:
+    from nas.execution import tune  # Ray takes a second to import: errors above should not wait for it
+
+    journal = Journal(folder.journal)
+    console = Console(highlight=False)
+    tracker = _tracker(settings, folder)
+    with contextlib.closing(journal), LiveView(folder.name, settings.search.trials, console) as view:
+        listeners = [tracker.write, view.write] if tracker else [view.write]
+
+        def record(event: Event) -> None:
+            written = journal.append(event)
+            for listener in listeners:
+                listener(written)
+
+        searched = Search(settings, space, record)
+        searched.replay(events)
+        for event in events:
+            for listener in listeners:
+                listener(event)
+        record({"event": "resume"} if events else _first_event(settings, folder, corpus))
+        console.print(_opening(settings, folder, corpus, resumed=bool(events)))
+
+        def spec(assignment: Assignment) -> TrialSpec:
+            return _spec(assignment, searched, settings, space, corpus, folder)
+
+        try:
+            with _interruptible(searched):
+                tune.run(searched, spec, sorted(space.allowed_imports), _earlier_rungs(events), folder.path / "ray.log")
+        except BaseException as error:
+            with contextlib.suppress(journals.JournalError):
+                record({"event": "end", "reason": f"{type(error).__name__}: {error}", "best": None, "summary": ""})
+            raise
+        summary = summarize(searched)
+        _store_best(folder, summary)
+        best = summary.best.id if summary.best else None
+        record({"event": "end", "reason": searched.end_reason, "best": best, "summary": summary.markdown()})
+    if tracker:
+        tracker.close()
+    summary.show(console, folder.path, searched.end_reason or "")
+    return _exit_code(searched.end_reason or "")
+
+
+def _exit_code(reason: str) -> int:
+    """0 if the search ended as it should, at a cap too; 130 after an interrupt; 1 if it could not go on."""
+    if reason == "interrupted":
+        return 130
+    return 0 if reason == "trials" or reason.startswith("budget.") else 1
+
+
+def _new_folder(settings: Settings) -> Folder:
+    """A folder that no search has used. Raises UserError if it can't be made, or if the given name is taken."""
+    root = Path(settings.results_dir)
+    name = settings.name or f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{settings.seed}"
+    for number in range(1, 1000):
+        path = root / (name if number == 1 else f"{name}_{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            if settings.name:
+                raise UserError(
+                    f"there is a search in {path}: go on with resume={path}, or choose another name="
+                ) from None
+            continue
+        except OSError as error:
+            raise UserError(f"results_dir={root}: the folder can't be made: {error.strerror}") from error
+        return Folder(path)
+    raise UserError(f"results_dir={root} has no room for another {name}")
+
+
+def _tracker(settings: Settings, folder: Folder) -> Any:
+    if settings.tracking.kind == "none":
+        return None
+    from nas.tracking import MlflowTracker
+
+    uri, artifacts = store_of(settings)
+    again = f"nas search resume={folder.path} writes what is missing"
+    return MlflowTracker(uri, artifacts, settings.tracking.experiment, how_to_rebuild=again)
+
+
+def store_of(settings: Settings) -> tuple[str, Path]:
+    """(store URI, artifact folder) of MLflow."""
+    root = Path(settings.results_dir).resolve()
+    return settings.tracking.uri or f"sqlite:///{root / 'mlflow.db'}", root / "mlartifacts"
+
+
+def _first_event(settings: Settings, folder: Folder, corpus: Corpus) -> Event:
+    return {
+        "event": "search",
+        "name": folder.name,
+        "seed": settings.seed,
+        "config": asdict(settings),
+        "corpus": asdict(corpus),
+        "versions": {
+            "python": platform.python_version(),
+            **{library: importlib.metadata.version(library) for library in _LIBRARIES},
+        },
+    }
+
+
+def _opening(settings: Settings, folder: Folder, corpus: Corpus, resumed: bool) -> str:
+    verb = "going on with" if resumed else "searching in"
+    rungs = ", ".join(map(str, rung_steps(settings)))
+    return (
+        f"{verb} {folder.path}: {settings.search.trials} candidates by {settings.proposer.kind}, operators by "
+        f"{settings.meta.kind}, {corpus.name} corpus ({corpus.sizes['train'] / 1e6:.1f} MB), rungs at steps {rungs}"
+    )
+
+
+def _spec(
+    assignment: Assignment, searched: Search, settings: Settings, space: SearchSpace, corpus: Corpus, folder: Folder
+) -> TrialSpec:
+    """What a worker is sent. A confirmation is of a candidate with a certificate; an outside reference needs none."""
+    outside = {candidate.id for candidate in space.outside_references().values()}
+    gated = assignment.purpose != "confirm" and assignment.candidate.id not in outside
+    compared = assignment.purpose == "search"
+    gate = gate_arguments(
+        settings,
+        sorted(space.allowed_imports),
+        known=dict(searched.known_functions()) if compared else {},
+        reference_flops=searched.reference_flops_per_token() if compared else None,
+    )
+    return make_spec(
+        assignment.candidate.source,
+        settings,
+        corpus,
+        gate=gate if gated else None,
+        rungs=rung_steps(settings),
+        seed=assignment.budget.seed,
+        folder=folder.trial(assignment.trial).resolve(),
+    )
+
+
+def _earlier_rungs(events: Sequence[Event]) -> dict[str, list[Rung]]:
+    """Rungs of the trials that had ended, for the scheduler."""
+    return {
+        event["id"]: [Rung(**rung) for rung in event["rungs"]]
+        for event in events
+        if event["event"] == "trial" and event["purpose"] != "confirm"
+    }
+
+
+@contextlib.contextmanager
+def _interruptible(searched: Search) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the search in good order; a second one ends the process."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        if searched.end_reason == "interrupted":
+            raise KeyboardInterrupt
+        searched.stop("interrupted")
+
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _store_best(folder: Folder, summary: Summary) -> None:
+    """Leaves the best candidate's source where a person finds it."""
+    if summary.best:
+        (folder.path / "best.py").write_text(summary.best.candidate.source, encoding="utf-8")

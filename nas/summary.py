@@ -1,0 +1,162 @@
+"""How a search ended: the best candidate beside the best baseline, with seeds and interval, and what to do next."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from nas.search import Search
+from nas.statistics import Interval, mean_interval
+from nas.types import Crashed, Fitness, Rejected, Trial
+
+
+@dataclass(frozen=True)
+class Row:
+    """One architecture of the final table. `by_seed` has training seed -> bits per byte after the full budget."""
+
+    trial: Trial
+    by_seed: dict[int, float]
+
+    @property
+    def name(self) -> str:
+        return self.trial.candidate.name or f"{self.trial.candidate.operator} {self.trial.candidate.id}"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a search found.
+
+    Attributes:
+      rows: baselines and the best candidates, best first.
+      gain: best baseline's bits per byte minus the best candidate's, paired over fresh seeds (those by which neither was
+        chosen); None if there are none.
+      noise: standard deviation of bits per byte over training seeds.
+    """
+
+    rows: Sequence[Row]
+    best: Trial | None
+    best_baseline: Trial | None
+    gain: Interval | None
+    noise: float
+    outcomes: Counter[str]
+
+    def verdict(self) -> str:
+        """The result in one sentence."""
+        if self.best is None or self.best_baseline is None:
+            return (
+                "No candidate was trained to the end." if self.best is None else "No baseline was trained to the end."
+            )
+        if self.gain is None:
+            return "The best candidate was not confirmed on fresh seeds: its score is that of the seed that chose it."
+        if self.gain.low > 0:
+            word = "better than"
+        elif self.gain.high < 0:
+            word = "worse than"
+        else:
+            word = "indistinguishable from"
+        return (
+            f"On {self.gain.count} fresh seeds the best candidate is {word} the best baseline: "
+            f"it gains {self.gain} bits per byte (95% interval)."
+        )
+
+    def markdown(self) -> str:
+        lines = ["| architecture | bits per byte | seeds |", "|---|---|---|"]
+        lines += [f"| {row.name} | {_scores(row)} | {len(row.by_seed)} |" for row in self.rows]
+        outcomes = ", ".join(f"{count} {kind}" for kind, count in sorted(self.outcomes.items()))
+        return "\n".join([self.verdict(), "", *lines, "", f"Candidates: {outcomes or 'none'}."])
+
+    def show(self, console: Console, folder: Path, reason: str) -> None:
+        """Prints the result and the next commands."""
+        table = Table("architecture", "what it is", "bits per byte", "seeds", "tokens/s", "params", title="Result")
+        for row in self.rows:
+            assert isinstance(row.trial.outcome, Fitness)
+            table.add_row(
+                escape(row.name),
+                row.trial.purpose if row.trial.purpose == "baseline" else "candidate",
+                _scores(row),
+                str(len(row.by_seed)),
+                f"{row.trial.outcome.tokens_per_second:,.0f}",
+                f"{row.trial.outcome.params:,}",
+            )
+        console.print(table)
+        outcomes = ", ".join(f"{count} {kind}" for kind, count in sorted(self.outcomes.items()))
+        console.print(f"Candidates: {outcomes or 'none'}. Noise over seeds: {self.noise:.4f} bits per byte.")
+        console.print(escape(self.verdict()))
+        console.print(f"Ended: {_reason(reason)}")
+        if self.best:
+            console.print(f"Best candidate's source: {folder / 'best.py'}", soft_wrap=True)
+        console.print("Next:")
+        for command, what in self._next(folder, reason):
+            console.print(f"  {command:<58} {what}", soft_wrap=True)
+
+    def _next(self, folder: Path, reason: str) -> list[tuple[str, str]]:
+        commands = []
+        if reason != "trials":
+            commands.append((f"nas search resume={folder}", "goes on where this ended"))
+        commands.append((f"nas ui results_dir={folder.parent}", "every candidate in the browser"))
+        if self.best:
+            commands.append((f"nas train {folder / 'best.py'} train.seed=7", "trains the best one once more"))
+        if reason == "trials":
+            more = 2 * sum(self.outcomes.values()) or 24
+            commands.append((f"nas search resume={folder} search.trials={more}", "goes on with more candidates"))
+        return commands
+
+
+def summarize(search: Search, top: int = 5) -> Summary:
+    """The summary of a search as it stands."""
+    best, baseline = search.best("search"), search.best("baseline")
+    finished = [trial for trial in search.archive.ranked() if _is_full(trial)]
+    candidates = [trial for trial in finished if trial.purpose == "search"][:top]
+    shown = [*candidates, *(trial for trial in finished if trial.purpose == "baseline")]
+    rows = [Row(trial, search.bits_per_byte_by_seed(trial.candidate.id)) for trial in shown]
+    best = best if best and _is_full(best) else None
+    baseline = baseline if baseline and _is_full(baseline) else None
+    return Summary(
+        rows=sorted(rows, key=lambda row: min(row.by_seed.items())[1]),
+        best=best,
+        best_baseline=baseline,
+        gain=_paired_gain(search, best, baseline),
+        noise=search.archive.noise(search.settings.train.steps),
+        outcomes=Counter(_kind(trial) for trial in search.trials.values() if trial.purpose == "search"),
+    )
+
+
+def _paired_gain(search: Search, best: Trial | None, baseline: Trial | None) -> Interval | None:
+    if best is None or baseline is None:
+        return None
+    ours = search.bits_per_byte_by_seed(best.candidate.id)
+    theirs = search.bits_per_byte_by_seed(baseline.candidate.id)
+    fresh = sorted((ours.keys() & theirs.keys()) - {search.settings.train.seed})
+    return mean_interval([theirs[seed] - ours[seed] for seed in fresh]) if fresh else None
+
+
+def _is_full(trial: Trial) -> bool:
+    return isinstance(trial.outcome, Fitness) and trial.outcome.step >= trial.budget.steps
+
+
+def _scores(row: Row) -> str:
+    values = list(row.by_seed.values())
+    mean = sum(values) / len(values)
+    return f"{mean:.4f}" if len(values) == 1 else f"{mean:.4f} ({min(values):.4f} to {max(values):.4f})"
+
+
+def _kind(trial: Trial) -> str:
+    if isinstance(trial.outcome, Rejected):
+        return f"rejected by {trial.outcome.check}"
+    if isinstance(trial.outcome, Crashed):
+        return f"crashed ({trial.outcome.cause})"
+    return "stopped early by the scheduler" if trial.stopped else "trained to the end"
+
+
+def _reason(reason: str) -> str:
+    if reason == "trials":
+        return "all candidates were tried."
+    if reason == "interrupted":
+        return "you interrupted it; nothing finished is lost."
+    if reason.startswith("budget."):
+        return f"the cap {reason} is reached."
+    return f"{reason}."
