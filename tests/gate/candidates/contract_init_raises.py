@@ -1,0 +1,18 @@
+# expect: contract
+import jax.numpy as jnp
+from flax import nnx
+
+
+class TokenMixer(nnx.Module):
+    """Wants a width it does not get."""
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+        self.value = nnx.Linear(width, width, rngs=rngs)
+        self.out = nnx.Linear(width, width, rngs=rngs)
+        if width % 7:
+            raise ValueError("width must be a multiple of 7")
+
+    def __call__(self, x):
+        v = self.value(x)
+        h = jnp.cumsum(v, axis=1) / jnp.arange(1, x.shape[1] + 1, dtype=v.dtype)[:, None]
+        return self.out(h).astype(x.dtype)

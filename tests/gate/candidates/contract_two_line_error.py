@@ -1,0 +1,22 @@
+# expect: contract
+import jax.numpy as jnp
+from flax import nnx
+
+
+def quit_now():
+    raise RuntimeError("the end\nof it")
+
+
+class TokenMixer(nnx.Module):
+    """Raises with a message of two lines."""
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+        self.value = nnx.Linear(width, width, rngs=rngs)
+        self.out = nnx.Linear(width, width, rngs=rngs)
+
+    def __call__(self, x):
+        v = self.value(x)
+        h = jnp.cumsum(v, axis=1) / jnp.arange(1, x.shape[1] + 1, dtype=v.dtype)[:, None]
+        if x.shape[1] == 1:
+            quit_now()
+        return self.out(h).astype(x.dtype)

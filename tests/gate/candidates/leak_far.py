@@ -1,0 +1,18 @@
+# expect: causality
+import jax.numpy as jnp
+from flax import nnx
+
+
+class TokenMixer(nnx.Module):
+    """Sees what lies more than 100 tokens ahead."""
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+        self.value = nnx.Linear(width, width, rngs=rngs)
+        self.out = nnx.Linear(width, width, rngs=rngs)
+
+    def __call__(self, x):
+        v = self.value(x)
+        h = jnp.cumsum(v, axis=1) / jnp.arange(1, x.shape[1] + 1, dtype=v.dtype)[:, None]
+        far = jnp.pad(v, ((0, 0), (0, 101), (0, 0)))[:, 101:]
+        h = h + 0.1 * far
+        return self.out(h).astype(x.dtype)

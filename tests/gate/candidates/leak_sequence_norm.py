@@ -1,0 +1,17 @@
+# expect: causality
+import jax.numpy as jnp
+from flax import nnx
+
+
+class TokenMixer(nnx.Module):
+    """Normalises by the norm over the whole sequence."""
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+        self.value = nnx.Linear(width, width, rngs=rngs)
+        self.out = nnx.Linear(width, width, rngs=rngs)
+
+    def __call__(self, x):
+        v = self.value(x)
+        h = jnp.cumsum(v, axis=1) / jnp.arange(1, x.shape[1] + 1, dtype=v.dtype)[:, None]
+        h = h / jnp.sqrt(jnp.mean(h * h, axis=1, keepdims=True) + 1e-6)
+        return self.out(h).astype(x.dtype)
