@@ -1,0 +1,186 @@
+"""The space of linear-attention token mixers: its baselines, and the operators that grow them.
+
+Imports no JAX: candidates are text here, and `ops` is imported by candidates alone.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from nas.space import NotApplicable
+from nas.types import Candidate, Operator
+from search_spaces.linear_attention.grammar import parts_of, uncapitalised, with_docstrings, with_parts
+from search_spaces.linear_attention.parts import CUSTOM, SLOTS, Part, known_parts
+
+Parts = Mapping[str, Part]
+Changes = list[Part]
+
+# What a part may need from another slot, and the part that is put there when nothing gives it.
+REMEDIES = {"unit keys": ("normalize", "l2"), "decay": ("decay", "per head")}
+
+
+def swap(slot: str) -> Callable[[Sequence[Parts], random.Random], list[Changes]]:
+    """Another known part for one slot. What it needs is put in too: the delta rules bring unit keys."""
+
+    def choices(parents: Sequence[Parts], rng: random.Random) -> list[Changes]:
+        parts = parents[0]
+        options = [part for part in known_parts(slot).values() if part.name != parts[slot].name]
+        return _shuffled([[part, *_remedies(parts, [part])] for part in options], rng)
+
+    return choices
+
+
+def crossover(parents: Sequence[Parts], rng: random.Random) -> list[Changes]:
+    """Some of the slots in which the second parent differs, as they are there, its own parts included."""
+    first, second = parents
+    differing = [second[slot] for slot in SLOTS if second[slot] != first[slot]]
+    subsets = [rng.sample(differing, rng.randint(1, max(1, len(differing) - 1))) for _ in range(8) if differing]
+    return [[*subset, *_remedies(first, subset)] for subset in subsets]
+
+
+def simplify(parents: Sequence[Parts], rng: random.Random) -> list[Changes]:
+    """The simplest part for one slot: what does not pay for itself should go."""
+    simplest = [known_parts(slot.name)[slot.simplest] for slot in SLOTS.values()]
+    return _shuffled([[part] for part in simplest if part.name != parents[0][part.slot].name], rng)
+
+
+OPERATORS: Mapping[str, tuple[Operator, Callable[[Sequence[Parts], random.Random], list[Changes]]]] = {
+    name: (Operator(name, describe, parents), choices)
+    for name, describe, parents, choices in (
+        ("feature_map", "Changes what queries and keys go through before they meet.", 1, swap("feature_map")),
+        ("normalize", "Changes how queries and keys are normalised.", 1, swap("normalize")),
+        ("decay", "Changes how the state forgets: not, per head or per channel, fixed or by token.", 1, swap("decay")),
+        (
+            "write_rule",
+            "Changes how a key and a value change the state: added, gated, or by the delta rule.",
+            1,
+            swap("write_rule"),
+        ),
+        (
+            "convolution",
+            "Changes what a token sees of its neighbours before it becomes query, key and value.",
+            1,
+            swap("convolution"),
+        ),
+        ("readout", "Changes the norm and the gate on the output.", 1, swap("readout")),
+        ("layout", "Changes the number of heads, and the widths of keys and values.", 1, swap("layout")),
+        ("crossover", "Takes some slots of the first parent from the second.", 2, crossover),
+        ("simplify", "Takes a mechanism out.", 1, simplify),
+    )
+}
+
+
+class LinearAttentionSpace:
+    """Token mixers with a state of fixed size per head, in seven slots. Satisfies `nas.space.SearchSpace`."""
+
+    name = "linear_attention"
+    allowed_imports = frozenset(
+        {
+            "jax",
+            "jax.numpy",
+            "jax.nn",
+            "jax.lax",
+            "flax.nnx",
+            "einops",
+            "math",
+            "functools",
+            "typing",
+            "dataclasses",
+            "search_spaces.linear_attention.ops",
+        }
+    )
+    operators = tuple(operator for operator, _ in OPERATORS.values())
+    # The strongest published baseline, and in the middle of the range of parameters that the slots span: the MLP,
+    # which takes up the difference, is neither starved nor swollen by any candidate.
+    reference = "gated_deltanet"
+
+    def baselines(self) -> Mapping[str, Candidate]:
+        """The published mixers, each in the slots' shape."""
+        return {name: mixer for name, mixer in self._mixers.items() if name != "softmax_attention"}
+
+    def outside_references(self) -> Mapping[str, Candidate]:
+        """Softmax attention: quadratic in time, trained for comparison alone."""
+        return {"softmax_attention": self._mixers["softmax_attention"]}
+
+    @cached_property
+    def _mixers(self) -> Mapping[str, Candidate]:
+        files = sorted((Path(__file__).parent / "mixers").glob("[!_]*.py"))
+        return {file.stem: Candidate(file.read_text(), "baseline", name=file.stem) for file in files}
+
+    def mutate(self, operator: Operator, parents: Sequence[Candidate], rng: random.Random) -> Candidate:
+        """A child of `parents`: the same arguments give the same child, and never a parent's source.
+
+        Raises:
+          NotApplicable: if the operator has nothing to change in these parents, or cannot change it.
+        """
+        parts = [parts_of(parent.source) for parent in parents[: operator.parents]]
+        if len(parts) < operator.parents:
+            raise NotApplicable(f"{operator.name} takes {operator.parents} parents, got {len(parts)}")
+        refusal = NotApplicable(f"{operator.name} finds nothing else to put in")
+        for changes in OPERATORS[operator.name][1](parts, rng):
+            try:
+                return _child(operator, parents[: operator.parents], parts[0], changes)
+            except NotApplicable as error:
+                refusal = error
+        raise refusal
+
+    def describe(self, source: str) -> Mapping[str, str]:
+        """Slot -> name of the known part in it, or "custom"."""
+        try:
+            return {slot: part.name for slot, part in parts_of(source).items()}
+        except NotApplicable:
+            return dict.fromkeys(SLOTS, CUSTOM)
+
+    def family(self, source: str) -> str:
+        """Write rule and decay, e.g. "delta, decay per head"."""
+        try:
+            parts = parts_of(source)
+        except NotApplicable:
+            return CUSTOM
+        return f"{parts['write_rule'].family or 'custom write'}, {parts['decay'].family or 'custom decay'}"
+
+
+SPACE = LinearAttentionSpace()
+
+
+def _shuffled(choices: list[Changes], rng: random.Random) -> list[Changes]:
+    return rng.sample(choices, len(choices))
+
+
+def _remedies(parts: Parts, changes: Changes) -> Changes:
+    """Parts that give what `changes` need and nothing else in the mixer gives."""
+    after = {**parts, **{part.slot: part for part in changes}}
+    given = {gift for part in after.values() for gift in part.gives}
+    missing = dict.fromkeys(need for part in changes for need in part.needs if need not in given)
+    return [known_parts(slot)[name] for slot, name in (REMEDIES[need] for need in missing)]
+
+
+def _child(operator: Operator, parents: Sequence[Candidate], before: Parts, changes: Changes) -> Candidate:
+    _check_needs({**before, **{part.slot: part for part in changes}})
+    source = with_parts(parents[0].source, changes)
+    family = SPACE.family(source)
+    title = f"{family[0].upper()}{family[1:]}: a token mixer grown by {operator.name.replace('_', ' ')}."
+    child = Candidate(
+        with_docstrings(source, title, changes),
+        operator=operator.name,
+        parents=tuple(parent.id for parent in parents),
+        proposer="grammar",
+        motivation=" ".join(_motivation(before[part.slot], part) for part in changes),
+    )
+    if child.id in child.parents:
+        raise NotApplicable(f"{operator.name} gives back a parent")
+    return child
+
+
+def _check_needs(parts: Parts) -> None:
+    given = {gift for part in parts.values() for gift in part.gives}
+    for part in parts.values():
+        for need in part.needs:
+            if need not in given:
+                raise NotApplicable(f"the {SLOTS[part.slot].words} {part.name!r} needs {need}")
+
+
+def _motivation(old: Part, new: Part) -> str:
+    change = f"{SLOTS[new.slot].words.capitalize()}: {uncapitalised(new.phrase)}, not {uncapitalised(old.phrase)}"
+    return f"{change}: {new.reason}" if new.reason else f"{change}."
