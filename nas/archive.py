@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from nas.statistics import pooled_deviation
 from nas.types import Candidate, Fitness, Trial
@@ -15,10 +15,12 @@ class Archive:
 
     Args:
       elites: parents are chosen among so many best.
+      outside: ids of candidates that are trained for comparison alone: they are nobody's parents.
     """
 
-    def __init__(self, elites: int):
+    def __init__(self, elites: int, outside: Collection[str] = ()):
         self._elites = elites
+        self._outside = frozenset(outside)
         self._trials: dict[str, Trial] = {}  # candidate id -> its trial at the search's training seed
         self._repeats: dict[str, list[Curve]] = {}  # candidate id -> curves at every seed
         self._children: Counter[str] = Counter()
@@ -39,12 +41,16 @@ class Archive:
         """Best first. One that the scheduler let go further outranks one it stopped."""
         return sorted(self._trials.values(), key=rank_key)
 
+    def possible_parents(self) -> list[Trial]:
+        """Those that a child can be made of, best first."""
+        return [trial for trial in self.ranked() if trial.candidate.id not in self._outside]
+
     def choose_parents(self, count: int, rng: random.Random) -> Sequence[Candidate]:
         """`count` different elites, the better and the less often used ones more likely; fewer if there are fewer.
 
         The weight of rank r with c children is 1 / ((1 + r) (1 + c)).
         """
-        pool = self.ranked()[: self._elites]
+        pool = self.possible_parents()[: self._elites]
         weights = [1 / ((1 + rank) * (1 + self._children[t.candidate.id])) for rank, t in enumerate(pool)]
         chosen: list[Candidate] = []
         while pool and len(chosen) < count:
@@ -62,7 +68,8 @@ class Archive:
     def gain(self, child: Trial) -> float | None:
         """Bits per byte that a child gained over its best parent, at the last rung that both reached.
 
-        None if it has no parent in the archive or no rung in common. Within one standard deviation of the noise: 0.
+        None if it has no parent in the archive or no rung in common. 0 for a loss, and for a gain within one standard
+        deviation of the noise.
         """
         curve = curve_of(child)
         gains = []

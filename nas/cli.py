@@ -35,13 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {"search": _search, "check": _check, "train": _train, "ui": _ui}
     if words[0] not in commands:
         return _fail(f"there is no command {words[0]}: there are {', '.join(commands)} (nas --help)")
-    return _explained(commands[words[0]], words[1:])
+    if words[0] != "search" and {"-h", "--help"} & set(words):  # a search has Hydra's own help
+        print(HELP)
+        return 0
+    return _explained(lambda: commands[words[0]](words[1:]))
 
 
-def _explained(command: Callable[[list[str]], int], words: list[str]) -> int:
+def _explained(command: Callable[[], int]) -> int:
     """Runs a command; turns the errors that a person can mend into one line and exit code 2."""
     try:
-        return command(words)
+        return command()
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
@@ -66,7 +69,9 @@ def _search(words: list[str]) -> int:
     def task(config: DictConfig) -> None:
         from nas.commands.search import search
 
-        codes.append(_explained(lambda _: search(settings_of(config), HydraConfig.get().overrides.task), []))
+        codes.append(_explained(lambda: search(settings_of(config), HydraConfig.get().overrides.task)))
+        if codes[-1] == 130:
+            raise KeyboardInterrupt  # ends a sweep too
 
     check(words)
     sys.argv = ["nas search", *words]
@@ -86,7 +91,7 @@ def _check(words: list[str]) -> int:
 
 
 def _train(words: list[str]) -> int:
-    if not words or "=" in words[0] or words[0].startswith("-"):
+    if not words or "=" in words[0] or any(word.startswith("-") for word in words):
         return _fail("usage: nas train NAME|FILE [overrides]")
     from nas.commands.train import train
     from nas.configuration import composed, settings_of
@@ -102,6 +107,8 @@ def _ui(words: list[str]) -> int:
             return _fail("usage: nas ui [overrides] [--port N]")
         port = int(words[position + 1])
         words = words[:position] + words[position + 2 :]
+    if any(word.startswith("-") for word in words):
+        return _fail("usage: nas ui [overrides] [--port N]")
     from nas.commands.search import store_of
     from nas.configuration import composed, settings_of
     from nas.ui import serve

@@ -1,6 +1,7 @@
 """From Hydra's YAML to `Settings`: composed, typed and checked, with one clear line for what is wrong."""
 
 import difflib
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_module
+from hydra._internal.utils import get_args_parser  # public in none of Hydra's modules
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -19,7 +21,13 @@ from nas.errors import UserError
 from nas.settings import Settings
 
 CONFIG_MODULE, CONFIG_NAME = "nas_conf", "config"
-_CHANGEABLE_ON_RESUME = ("resume", "search.trials", "budget.", "execution.", "tracking.")
+_CHANGEABLE_ON_RESUME = ("search.trials", "budget", "execution", "tracking")
+_HINTS = (
+    "To append to your config",
+    "Config search path:",
+    "Set the environment variable HYDRA_FULL_ERROR",
+    "See http",
+)
 
 
 class ConfigurationError(UserError):
@@ -30,12 +38,19 @@ def settings_of(config: DictConfig | Mapping[str, Any]) -> Settings:
     """The typed settings of a composed configuration.
 
     Raises:
-      ConfigurationError: naming the key, for a value of the wrong type or out of range.
+      ConfigurationError: naming the key, for an unknown one, a value of the wrong type or out of range.
     """
     try:
-        values: Any = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else config
-        if unknown := set(_keys(values)) - set(_keys(asdict(Settings()))):
-            raise ConfigurationError(f"there is no key {min(unknown)}")
+        values: Any = config
+        if isinstance(config, DictConfig):
+            values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        leaves = _flat(values)
+        for key in leaves:
+            if not any(_is_in(name, [key]) for name in _KEYS):
+                raise ConfigurationError(f"there is no key {key}")
+        for key, value in leaves.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigurationError(f"{key}={value} must be finite")
         return TypeAdapter(Settings).validate_python(values)
     except ValidationError as error:
         raise ConfigurationError("; ".join(_sentence(problem) for problem in error.errors())) from error
@@ -56,21 +71,35 @@ def check(arguments: Sequence[str]) -> None:
     Raises:
       ConfigurationError: for the first thing that is wrong.
     """
-    overrides = [argument for argument in arguments if not argument.startswith("-")]
-    for single in _single_runs(overrides):
-        settings_of(composed(single))
+    parsed, unknown = get_args_parser().parse_known_args(list(arguments))
+    if unknown:
+        raise ConfigurationError(f"there is no option {unknown[0]}: nas search --help")
+    overlay = [f"hydra.searchpath=[file://{Path(parsed.config_dir).resolve()}]"] if parsed.config_dir else []
+    for single in _single_runs(parsed.overrides) if parsed.multirun else [parsed.overrides]:
+        settings_of(composed([*single, *overlay]))
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
-    """The configuration under these overrides, as Hydra composes it."""
+    """The configuration under these overrides, as Hydra composes it.
+
+    Raises:
+      ConfigurationError: if Hydra can't compose it, or a part of it was taken out.
+    """
     GlobalHydra.instance().clear()
     try:
         with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-            return compose(CONFIG_NAME, overrides=list(overrides))
+            config = compose(CONFIG_NAME, overrides=list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigurationError(_one_line(error)) from error
+    except ValueError as error:  # GROUP=null
+        raise ConfigurationError(f"{' '.join(overrides)}: {_one_line(error)}") from error
     finally:
         GlobalHydra.instance().clear()
+    leaves = list(_flat(OmegaConf.to_container(config)))
+    for name in _KEYS:
+        if not _is_in(name, leaves):
+            raise ConfigurationError(f"{name} can't be left out")
+    return config
 
 
 def _single_runs(overrides: Sequence[str]) -> Iterator[list[str]]:
@@ -92,40 +121,65 @@ def _single_runs(overrides: Sequence[str]) -> Iterator[list[str]]:
             yield [*first[:position], value, *first[position + 1 :]]
 
 
-def resumed(folder: Path, recorded: Mapping[str, Any], overrides: Sequence[str]) -> Settings:
+def resumed(folder: Path, recorded: Mapping[str, Any], asked: Settings, overrides: Sequence[str]) -> Settings:
     """The settings of an earlier search, changed only where that can't make its results incomparable.
+
+    Args:
+      folder: of that search; it may have been moved.
+      recorded: its settings, as JSON values.
+      asked: what `overrides` make of the defaults: the values of what they name are taken from there.
 
     Raises:
       ConfigurationError: if an override would change what the search measures.
     """
+    values, new = _flat(recorded), _flat(asdict(asked))
     for override in overrides:
-        if not override.lstrip("+").startswith(_CHANGEABLE_ON_RESUME):
-            allowed = ", ".join(name.rstrip(".") for name in _CHANGEABLE_ON_RESUME[1:])
+        key = override.partition("=")[0].lstrip("+")
+        if key != "resume" and not _is_in(key, _CHANGEABLE_ON_RESUME):
             raise ConfigurationError(
-                f"{override} can't be changed on resume, since earlier trials ran without it; only {allowed} can"
+                f"{override} can't be changed on resume, since earlier trials ran without it; "
+                f"only {', '.join(_CHANGEABLE_ON_RESUME)} can"
             )
-    values = OmegaConf.create(dict(recorded))
-    changes = [override for override in overrides if "." in override.partition("=")[0]]
-    merged = OmegaConf.merge(values, OmegaConf.from_dotlist(changes))
-    assert isinstance(merged, DictConfig)
-    OmegaConf.update(merged, "resume", str(folder))
-    return settings_of(merged)
+        values.update({name: value for name, value in new.items() if _is_in(name, [key])})
+    values.update({"resume": str(folder), "results_dir": str(folder.parent)})
+    return settings_of(_nested(values))
 
 
 def _one_line(error: Exception) -> str:
     """Hydra's message without its hints, with the key that was probably meant."""
     text = " ".join(str(error).split())
-    for hint in ("To append to your config", "Config search path:", "Set the environment variable HYDRA_FULL_ERROR"):
+    for hint in _HINTS:
         text = text.partition(hint)[0]
     if unknown := re.match(r"Could not override '([^']+)'", text):
-        similar = difflib.get_close_matches(unknown[1], list(_keys(asdict(Settings()))), n=1)
+        similar = difflib.get_close_matches(unknown[1], [*_KEYS, *(name.partition(".")[0] for name in _KEYS)], n=1)
         return f"there is no key {unknown[1]}" + (f": did you mean {similar[0]}?" if similar else "")
-    return text.strip()
+    text, _, where = text.partition(" full_key: ")
+    return f"{where.split()[0]}: {text}" if where else text.strip()
 
 
-def _keys(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Dotted names of all settings."""
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> value of each setting."""
+    flat: dict[str, Any] = {}
     for name, value in values.items():
-        yield prefix + name
-        if isinstance(value, dict):
-            yield from _keys(value, f"{prefix}{name}.")
+        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value})
+    return flat
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `_flat`."""
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *path, name = key.split(".")
+        group = nested
+        for part in path:
+            group = group.setdefault(part, {})
+        group[name] = value
+    return nested
+
+
+def _is_in(key: str, groups: Sequence[str]) -> bool:
+    """Whether a dotted name is one of `groups`, or in one."""
+    return any(key == group or key.startswith(f"{group}.") for group in groups)
+
+
+_KEYS = tuple(_flat(asdict(Settings())))  # dotted names of all settings

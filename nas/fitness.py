@@ -17,12 +17,13 @@ FITNESS: dict[str, Score] = {"bits_per_byte": bits_per_byte}
 
 
 def fitness_of(measured: Mapping[str, Any], kind: str) -> Fitness | Crashed:
-    """The outcome of a trial whose last rung measured this; Crashed if a number of it is not finite."""
+    """The outcome of a trial whose last rung measured this; Crashed if a number of it is missing or not finite."""
+    score = FITNESS[kind]
     try:
         return Fitness(
             bits_per_byte=measured["bits_per_byte"],
             step=measured["step"],
-            score=FITNESS[kind](measured),
+            score=score(measured),
             stderr=measured["stderr"],
             tokens_per_second=measured["tokens_per_second"],
             peak_bytes=measured["peak_bytes"],

@@ -7,8 +7,10 @@ trial was handed out), `rung` (a measurement on the way), `trial` (a trial ended
 import fcntl
 import json
 import os
+import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ class JournalError(UserError):
 
 
 class Journal:
-    """Appends events. Holds a lock on the file, so that one search has one writer; the lock dies with the process.
+    """Appends events, from any thread. Locks the file: one search has one writer, and the lock dies with its process.
 
     Raises:
       JournalError: if another process is writing it, or it can't be opened.
@@ -32,16 +34,20 @@ class Journal:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab")
+            self._file = path.open("ab", buffering=0)  # what the disk refused must not be written later, by `close`
         except OSError as error:
             raise JournalError(f"the journal {path} can't be opened: {error.strerror}") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._file.close()
+            held = isinstance(error, BlockingIOError)
             raise JournalError(
                 f"another process is running the search in {path.parent}: wait for it or stop it"
+                if held
+                else f"the journal {path} can't be locked: {error.strerror}"
             ) from error
+        self._lock = threading.Lock()
         _drop_torn_line(path)
 
     def append(self, event: Mapping[str, Any]) -> Event:
@@ -49,18 +55,21 @@ class Journal:
 
         Raises:
           JournalError: if the disk does not take it. What was written before stays whole.
+          ValueError: if a number in it is not finite.
         """
-        stamped = {**event, "time": round(time.time(), 3)}
-        line = json.dumps(stamped, allow_nan=False).encode() + b"\n"
-        end = os.fstat(self._file.fileno()).st_size
-        try:
-            self._file.write(line)
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            os.ftruncate(self._file.fileno(), end)
-            raise JournalError(f"the journal {self.path} can't be written: {error.strerror}") from error
-        return stamped
+        with self._lock:
+            stamped = {**event, "time": round(time.time(), 3)}
+            line = memoryview(json.dumps(stamped, allow_nan=False).encode() + b"\n")
+            end = os.fstat(self._file.fileno()).st_size
+            try:
+                while line:  # a full disk takes the first part of a line
+                    line = line[self._file.write(line) :]
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                with suppress(OSError):  # a torn last line is dropped by whoever opens the file next
+                    os.ftruncate(self._file.fileno(), end)
+                raise JournalError(f"the journal {self.path} can't be written: {error.strerror}") from error
+            return stamped
 
     def close(self) -> None:
         self._file.close()
@@ -79,12 +88,19 @@ def read(path: Path) -> list[Event]:
     events = []
     for number, line in enumerate(lines[:-1], 1):  # what follows the last newline is torn or empty
         try:
-            events.append(json.loads(line))
+            events.append(_event(line))
         except ValueError as error:
             raise JournalError(
                 f"{path} is damaged at line {number}: restore that line, or cut the file before it"
             ) from error
     return events
+
+
+def _event(line: bytes) -> Event:
+    event = json.loads(line)
+    if not isinstance(event, dict) or "event" not in event:
+        raise ValueError("no event")
+    return event
 
 
 def _drop_torn_line(path: Path) -> None:

@@ -3,27 +3,33 @@
 Like everything else it is fed by the journal's events.
 """
 
+import re
+import threading
 import time
 from collections import Counter
+from collections.abc import Iterable
 from types import TracebackType
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from nas.journal import Event
+from nas.terminal import make_console, printable
 
 _RECENT = 6
+_REASON_LETTERS = 110
+_ERROR = re.compile(r"[\w.]+(Error|Exception)\b")  # how the last line of a traceback begins
 
 
 class Progress:
     """What has happened so far, as the events told it."""
 
-    def __init__(self, trials: int, workers: int | None = None):
+    def __init__(self, trials: int):
         self.trials = trials
         self.started = time.monotonic()
+        self.ended = 0  # trials since then, copies left out
         self.outcomes: Counter[str] = Counter()
         self.proposals = 0
         self.best: dict[str, Event] = {}  # purpose -> the trial event
@@ -32,7 +38,6 @@ class Progress:
         self.weights: dict[str, float] = {}
         self.credit: dict[str, dict[str, float]] = {}
         self.recent: list[str] = []
-        self._seconds: list[float] = []
 
     def take(self, event: Event) -> str | None:
         """Takes in an event; returns a line for it if it is worth one."""
@@ -44,19 +49,19 @@ class Progress:
             self.rungs[event["trial"]] = event
         elif kind == "trial":
             return self._take_trial(event)
+        elif kind == "resume":
+            self.started, self.ended = time.monotonic(), 0
         return None
 
     def _take_trial(self, event: Event) -> str:
-        self.running.pop(event["id"], None)
+        duplicate = self.running.pop(event["id"], {}).get("duplicate", False)
+        self.ended += not duplicate
         self.rungs.pop(event["id"], None)
         outcome, purpose = event["outcome"], event["purpose"]
         self.credit = event["credit"]
         if purpose == "search":
             self.outcomes["stopped early" if event["stopped"] else outcome["kind"]] += 1
-            duplicate = outcome["kind"] == "rejected" and not event["cost"]["total_seconds"]
             self.proposals += not duplicate
-            if not duplicate:
-                self._seconds.append(event["cost"]["total_seconds"])
         if outcome["kind"] == "fitness" and purpose != "confirm":
             best = self.best.get(purpose)
             if best is None or _order(event) < _order(best):
@@ -66,21 +71,20 @@ class Progress:
         return line
 
     def seconds_left(self) -> float | None:
-        """A guess from the pace of the proposals so far; None before there is one."""
-        if self.proposals < 2:
+        """A guess from the pace of the trials since the start or the resumption; None before there is one."""
+        if self.proposals < 2 or not self.ended:
             return None
-        pace = (time.monotonic() - self.started) / max(self.proposals + sum(1 for _ in self.best), 1)
-        return pace * max(self.trials - self.proposals, 0)
+        return (time.monotonic() - self.started) / self.ended * max(self.trials - self.proposals, 0)
 
 
 def _order(event: Event) -> tuple[int, float]:
-    return (-event["outcome"]["step"], event["outcome"]["bits_per_byte"])
+    return (-event["outcome"]["step"], -event["outcome"]["score"])
 
 
 def title(event: Event) -> str:
     """What a trial is, in a few words."""
     candidate = event["candidate"]
-    return f"{event['purpose']} {candidate['name'] or candidate['operator']} {candidate['id']}"
+    return printable(f"{event['purpose']} {candidate['name'] or candidate['operator']} {candidate['id']}")
 
 
 def describe(event: Event) -> str:
@@ -89,18 +93,24 @@ def describe(event: Event) -> str:
     if outcome["kind"] == "fitness":
         stopped = f", stopped at step {outcome['step']}" if event["stopped"] else ""
         return f"{outcome['bits_per_byte']:.3f} bits per byte{stopped}"
-    reason = " ".join(str(outcome["reason"]).split())
-    last = reason if len(reason) < 110 else reason[:107] + "..."
     if outcome["kind"] == "rejected":
-        return f"rejected by {outcome['check']}: {last}"
-    return f"crashed, {outcome['cause']}: {str(outcome['reason']).strip().splitlines()[-1][:110]}"
+        return f"rejected by {printable(outcome['check'])}: {_shortened(outcome['reason'])}"
+    lines = outcome["reason"].strip().split("\n")
+    errors = [line for line in lines if _ERROR.match(line)]  # below it JAX adds some lines about itself
+    return f"crashed, {printable(outcome['cause'])}: {_shortened((errors or lines)[-1])}"
+
+
+def _shortened(reason: str) -> str:
+    line = printable(reason)
+    return line if len(line) <= _REASON_LETTERS else line[: _REASON_LETTERS - 3] + "..."
 
 
 class LiveView:
     """Shows progress until the end of its `with` block. `write` takes events, from any thread."""
 
     def __init__(self, name: str, trials: int, console: Console | None = None):
-        self._console = console or Console(highlight=False)
+        self._console = console or make_console()
+        self._lock = threading.Lock()  # the view is drawn by a thread of its own
         self._progress = Progress(trials)
         self._name = name
         self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=2, transient=True)
@@ -116,13 +126,24 @@ class LiveView:
         if self._console.is_terminal:
             self._live.stop()
 
+    def catch_up(self, events: Iterable[Event]) -> None:
+        """Takes in the events of an earlier run, without a word about each."""
+        with self._lock:
+            for event in events:
+                self._progress.take(event)
+
     def write(self, event: Event) -> None:
-        line = self._progress.take(event)
+        with self._lock:
+            line = self._progress.take(event)
         if line and not self._console.is_terminal:
             elapsed = _clock(time.monotonic() - self._progress.started)
-            self._console.print(escape(f"{elapsed}  {line}"), soft_wrap=True)
+            self._console.print(f"{elapsed}  {line}", soft_wrap=True, markup=False, highlight=False)
 
     def _render(self) -> Group:
+        with self._lock:
+            return self._drawn()
+
+    def _drawn(self) -> Group:
         progress = self._progress
         elapsed = _clock(time.monotonic() - progress.started)
         left = progress.seconds_left()
@@ -138,7 +159,7 @@ class LiveView:
             Text(f"outcomes: {outcomes}"),
             *(Text(line) for line in bests),
             self._operators(),
-            *(Text(f"running  {trial}  {self._state_of(trial)}", style="cyan") for trial in list(progress.running)),
+            *(Text(f"running  {trial}  {self._state_of(trial)}", style="cyan") for trial in progress.running),
             *(Text(line, style="dim") for line in progress.recent),
         )
 
@@ -147,7 +168,9 @@ class LiveView:
         for name, credit in self._progress.credit.items():
             weight = self._progress.weights.get(name, 0.0)
             bar = "█" * round(20 * weight)
-            table.add_row(name, f"{weight:5.2f} {bar}", f"{credit['reward']:.2f}", f"{credit['pulls']:.1f}")
+            table.add_row(
+                Text(printable(name)), f"{weight:5.2f} {bar}", f"{credit['reward']:.2f}", f"{credit['pulls']:.1f}"
+            )
         return table
 
     def _state_of(self, trial: str) -> str:

@@ -9,11 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 from nas.settings import ModelSettings
 
 VOCABULARY = 256
+_EMBEDDING_STD = 0.02  # so that a fresh tied head guesses uniformly: 8 bits per byte
 
 
 class Mlp(nnx.Module):
@@ -54,10 +55,10 @@ class LanguageModel(nnx.Module):
             lambda rngs: Layer(mixer, settings.width, settings.heads, hidden, rngs=rngs),
             in_axes=0,
             out_axes=0,
-        )(rngs.fork(split=settings.layers))
+        )(rngs.split(settings.layers))
         self.norm = nnx.RMSNorm(settings.width, rngs=rngs)
 
-    def __call__(self, tokens: Int[Array, "batch time"]) -> Float[Array, "batch time vocabulary"]:
+    def __call__(self, tokens: Integer[Array, "batch time"]) -> Float[Array, "batch time vocabulary"]:
         layer, parameters = nnx.split(self.layers)
         # What a mixer writes to itself during the call is dropped with the merged copy: no state survives a call.
         x, _ = jax.lax.scan(lambda x, stacked: (nnx.merge(layer, stacked)(x), None), self.embedding(tokens), parameters)
@@ -87,7 +88,7 @@ def count_params(module: nnx.Module) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
 
 
-def bits_per_token(model: Any, windows: Int[Array, "batch time_plus_one"]) -> Float[Array, "batch time"]:
+def bits_per_token(model: Any, windows: Integer[Array, "batch time_plus_one"]) -> Float[Array, "batch time"]:
     """Bits of each next byte under the model, in float32."""
     inputs, targets = windows[:, :-1].astype(jnp.int32), windows[:, 1:].astype(jnp.int32)
     log_probs = jax.nn.log_softmax(model(inputs).astype(jnp.float32))

@@ -9,11 +9,10 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
 
-from nas.archive import Archive, rank_key
+from nas.archive import Archive
 from nas.errors import UserError
 from nas.journal import Event
 from nas.meta import make_policy
@@ -26,6 +25,7 @@ from nas.types import (
     Cost,
     Crashed,
     Fitness,
+    Outcome,
     Rejected,
     Rung,
     Trial,
@@ -35,7 +35,8 @@ from nas.types import (
     trial_to_json,
 )
 
-_PROPOSALS_IN_A_ROW = 200  # after so many copies and misses the proposer is taken to have nothing new
+_COPIES_IN_A_ROW = 200  # after so many, with nothing trained between them, the proposer is taken to have nothing new
+_DRAWS = 3  # of parents, in which an operator finds nothing to change before it is left out of a proposal
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,6 @@ class Assignment:
     purpose: str
     budget: Budget
     rungs: tuple[Rung, ...] = ()
-
-    @property
-    def halved(self) -> bool:
-        """Whether the scheduler may stop it early: baselines and confirmations have their full budget."""
-        return self.purpose == "search"
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,8 @@ class Search:
         clock: Callable[[], float] = time.monotonic,
     ):
         self.settings = settings
-        self.archive = Archive(settings.search.elites)
+        outside = {candidate.id for candidate in space.outside_references().values()}
+        self.archive = Archive(settings.search.elites, outside)
         self.trials: dict[str, Trial] = {}
         self.in_flight: dict[str, Assignment] = {}
         self.end_reason: str | None = None
@@ -97,6 +94,8 @@ class Search:
         self._asked = 0
         self._proposed = 0  # proposals of any outcome
         self._proposals_left = settings.search.trials  # to hand out; copies do not count
+        self._proposals_ended: str | None = None  # why there are no more although some are left
+        self._copies = 0  # in a row
         self._compared: set[tuple[str, int]] = set()  # (candidate id, training seed) of everything handed out
         self._seen: dict[str, str] = {}  # candidate id -> trial that tried it first
         self._rungs: dict[str, list[Rung]] = {}
@@ -109,74 +108,83 @@ class Search:
 
         May take as long as the proposer does; meanwhile other threads may tell. One thread at a time may ask.
         """
-        excluded: set[str] = set()
-        for _ in range(_PROPOSALS_IN_A_ROW):
+        misses: list[str] = []  # operators that found nothing to change, since the last proposal
+        while True:
             with self._lock:
-                due = self._due(excluded)
+                due = self._due(misses)
             if not isinstance(due, _Draw):
                 return due
             try:
                 candidate = self._proposer.propose(due.request)
             except NotApplicable:
-                excluded.add(due.request.operator.name)
+                misses.append(due.request.operator.name)
                 continue
             except Exhausted:
                 with self._lock:
-                    self._proposals_left = 0
+                    self._proposals_ended = "trials"
                 continue
+            misses.clear()
             with self._lock:
-                assignment = self._take(candidate, due)
-            if assignment is not None:
-                return assignment
-            excluded.clear()
-        self.stop(f"nothing new in {_PROPOSALS_IN_A_ROW} proposals in a row")
-        return None
+                assignment = self._assign(candidate, "search", self.settings.train.seed, due)
+                if not self._is_copy(assignment):
+                    return assignment
+                self._reject_copy(assignment)
 
-    def _due(self, excluded: set[str]) -> "Assignment | _Draw | None":
+    def _due(self, misses: Sequence[str]) -> Assignment | _Draw | None:
         """What comes next: a trial that needs no proposer, the arguments of a proposal, or nothing for now."""
         if self.over_budget():
             return None
-        if self._unfinished:
-            return self._hand_out(self._unfinished.pop(0))
+        while self._unfinished:
+            assignment = self._hand_out(self._unfinished.pop(0))
+            if not self._is_copy(assignment):
+                return assignment
+            self._reject_copy(assignment)
         for candidate, seed, purpose in self._comparisons():
             if (candidate.id, seed) not in self._compared:
                 return self._assign(candidate, purpose, seed)
-        if self._proposals_left > 0:
-            if self.archive.ranked() or not self.in_flight:
-                return self._draw(excluded)
-        elif not self.in_flight:
-            self.stop("trials")
+        if self._proposing:
+            return self._draw(misses) if self.archive.possible_parents() or not self.in_flight else None
+        if not self.in_flight:
+            self.stop(self._proposals_ended or "trials")
         return None
 
-    def _draw(self, excluded: set[str]) -> "_Draw | None":
-        """An operator by the policy's probabilities and parents for it. `excluded` had nothing to change just now."""
-        rng = random.Random(f"{self.settings.seed}/{self._asked}/{len(excluded)}")
-        in_flight = self._operators_in_flight()
-        weights = self._policy.probabilities(in_flight)
-        ranked = len(self.archive.ranked())
-        possible = {
-            name: weight
-            for name, weight in weights.items()
-            if name not in excluded and self._operators[name].parents <= ranked
-        }
-        if not possible:
-            self.stop("no operator has anything to change" if ranked else "no baseline could be trained")
-            return None
-        shares = list(possible.values())
-        name = rng.choices(list(possible), shares if sum(shares) else None)[0]
-        operator = self._operators[name]
-        parents = self.archive.choose_parents(operator.parents, rng)
-        return _Draw(Request(operator, parents, self._proposed, rng), weights, in_flight)
+    @property
+    def _proposing(self) -> bool:
+        return self._proposals_left > 0 and self._proposals_ended is None
 
-    def _take(self, candidate: Candidate, draw: "_Draw") -> Assignment | None:
-        """Hands out a proposal; a copy of what was tried before is told as rejected on the spot, and None returned."""
-        first = self._seen.get(candidate.id)
-        assignment = self._assign(candidate, "search", self.settings.train.seed, draw, duplicate=first is not None)
-        if first is None:
-            return assignment
+    def _draw(self, misses: Sequence[str]) -> Assignment | _Draw | None:
+        """An operator by the policy's probabilities and parents for it; what is due instead if there is none."""
+        rng = random.Random(f"{self.settings.seed}/{self._asked}/{len(misses)}")
+        in_flight = self._operators_in_flight()
+        parents = len(self.archive.possible_parents())
+        possible = [
+            name
+            for name, operator in self._operators.items()
+            if operator.parents <= parents and misses.count(name) < _DRAWS
+        ]
+        if not possible or self._copies >= _COPIES_IN_A_ROW:
+            if self.in_flight:  # what they find may be a parent of something new
+                return None
+            if possible:
+                self._proposals_ended = f"nothing new in {_COPIES_IN_A_ROW} proposals in a row"
+            else:
+                self._proposals_ended = (
+                    "no operator has anything to change" if parents else "no baseline could be trained"
+                )
+            return self._due(misses)
+        weights = _among(possible, self._policy.probabilities(in_flight))
+        operator = self._operators[rng.choices(list(weights), list(weights.values()))[0]]
+        chosen = self.archive.choose_parents(operator.parents, rng)
+        return _Draw(Request(operator, chosen, self._proposed, rng), weights, in_flight)
+
+    def _is_copy(self, assignment: Assignment) -> bool:
+        """Whether it is a proposal of what was tried before."""
+        return assignment.purpose == "search" and self._seen[assignment.candidate.id] != assignment.trial
+
+    def _reject_copy(self, assignment: Assignment) -> None:
+        first = self._seen[assignment.candidate.id]
         reason = f"the same program as {first}, but for its looks: change what it computes"
         self.tell(_untrained(assignment, Rejected("novelty", reason)))
-        return None
 
     @property
     def finished(self) -> bool:
@@ -199,8 +207,12 @@ class Search:
         seed = self.settings.train.seed
         baselines = self.baselines()
         yield from ((candidate, seed, "baseline") for candidate in baselines)
-        yield from ((baselines[0], seed + 1 + n, "confirm") for n in range(self.settings.search.noise_seeds))
-        if self._proposals_left <= 0 and all(a.purpose == "confirm" for a in self.in_flight.values()):
+        told = [trial for trial in self.trials.values() if trial.purpose == "baseline"]
+        failed = {trial.candidate.id for trial in told if not isinstance(trial.outcome, Fitness)}
+        repeated = [candidate for candidate in baselines if candidate.id not in failed][:1]
+        for number in range(self.settings.search.noise_seeds):
+            yield from ((candidate, seed + 1 + number, "confirm") for candidate in repeated)
+        if not self._proposing and all(a.purpose == "confirm" for a in self.in_flight.values()):
             contenders = [trial.candidate for trial in (self.best("search"), self.best("baseline")) if trial]
             for number in range(self.settings.search.confirm_seeds):
                 yield from ((candidate, seed + 1 + number, "confirm") for candidate in contenders)
@@ -217,9 +229,8 @@ class Search:
     def _operators_in_flight(self) -> dict[str, int]:
         return dict(Counter(a.candidate.operator for a in self.in_flight.values() if a.purpose == "search"))
 
-    def _assign(
-        self, candidate: Candidate, purpose: str, seed: int, draw: "_Draw | None" = None, duplicate: bool = False
-    ) -> Assignment:
+    def _assign(self, candidate: Candidate, purpose: str, seed: int, draw: _Draw | None = None) -> Assignment:
+        duplicate = purpose == "search" and candidate.id in self._seen
         assignment = Assignment(f"t{self._asked:04d}", candidate, purpose, Budget(self.settings.train.steps, seed))
         self._record(
             {
@@ -230,7 +241,7 @@ class Search:
                 "duplicate": duplicate,
                 "budget": asdict(assignment.budget),
                 "candidate": candidate_to_json(candidate),
-                "probability": draw.weights[candidate.operator] if draw else None,
+                "probability": draw.weights[draw.request.operator.name] if draw else None,
                 "weights": draw.weights if draw else {},
                 "in_flight": draw.in_flight if draw else {},
             }
@@ -243,6 +254,7 @@ class Search:
         if assignment.purpose == "search":
             self._proposed += 1
             self._proposals_left -= not duplicate
+            self._copies = self._copies + 1 if duplicate else 0
             self.archive.note_child(assignment.candidate)
         self._compared.add((assignment.candidate.id, assignment.budget.seed))
         self._seen.setdefault(assignment.candidate.id, assignment.trial)
@@ -285,13 +297,16 @@ class Search:
         self.device_seconds += trial.cost.train_seconds
         gain = self.archive.gain(trial) if isinstance(trial.outcome, Fitness) else None
         self.archive.add(trial)
+        if isinstance(trial.outcome, Fitness) and trial.purpose != "confirm":
+            self._copies = 0  # there is more to make children of
         if trial.purpose == "search" and not _is_infrastructure(trial.outcome):
             self._policy.update(trial.candidate.operator, max(gain or 0.0, 0.0))
         return gain
 
     def rungs_of(self, trial: str) -> tuple[Rung, ...]:
         """What was measured so far of a running trial."""
-        return tuple(self._rungs.get(trial, ()))
+        with self._lock:
+            return tuple(self._rungs.get(trial, ()))
 
     # resume
 
@@ -310,6 +325,8 @@ class Search:
             elif event["event"] == "trial":
                 running.pop(event["id"], None)
                 self._learn(trial_from_json(event))
+            elif event["event"] == "end":
+                self._copies = 0  # whoever goes on with a search that found nothing new wants it to try again
         self._unfinished = [
             Assignment(a.trial, a.candidate, a.purpose, a.budget, self.rungs_of(a.trial)) for a in running.values()
         ]
@@ -318,14 +335,14 @@ class Search:
 
     def best(self, purpose: str) -> Trial | None:
         """The best trained trial of this purpose at the search's own seed; None if there is none."""
-        trained = [t for t in self.archive.ranked() if t.purpose == purpose]
-        return min(trained, key=rank_key) if trained else None
+        with self._lock:
+            return next((trial for trial in self.archive.ranked() if trial.purpose == purpose), None)
 
     def bits_per_byte_by_seed(self, candidate_id: str) -> dict[int, float]:
         """Training seed -> bits per byte after the full budget."""
         return {
             trial.budget.seed: trial.outcome.bits_per_byte
-            for trial in self.trials.values()
+            for trial in self._told()
             if trial.candidate.id == candidate_id
             and isinstance(trial.outcome, Fitness)
             and trial.outcome.step >= trial.budget.steps
@@ -333,33 +350,39 @@ class Search:
 
     def known_functions(self) -> Mapping[str, str]:
         """Fingerprint -> id of the candidate that computes it."""
-        return {
-            trial.certificate.fingerprint: trial.candidate.id for trial in self.trials.values() if trial.certificate
-        }
+        return {trial.certificate.fingerprint: trial.candidate.id for trial in self._told() if trial.certificate}
 
     def reference_flops_per_token(self) -> float | None:
         """Forward FLOPs per token of the reference baseline's mixer, once it has its certificate."""
-        certified = [t.certificate for t in self.trials.values() if t.candidate.name == self._space.reference]
+        baselines = [trial for trial in self._told() if trial.purpose == "baseline"]
+        certified = [trial.certificate for trial in baselines if trial.candidate.name == self._space.reference]
         return next((certificate.flops_per_token for certificate in certified if certificate), None)
 
-    def credit(self) -> dict[str, dict[str, float]]:
-        return self._policy.credit()
-
-    def weights(self) -> dict[str, float]:
-        return self._policy.probabilities(self._operators_in_flight())
+    def _told(self) -> list[Trial]:
+        with self._lock:
+            return list(self.trials.values())
 
 
 def rung_steps(settings: Settings) -> tuple[int, ...]:
-    """Optimizer steps at which a trial is measured: the first rung, then `reduction_factor` times further, to the end."""
+    """Optimizer steps at which a trial is measured: the first rung, then each `reduction_factor` times further."""
     steps, rungs = settings.train.steps, []
     rung = settings.scheduler.first_rung * steps
     while round(rung) < steps:
         rungs.append(max(1, round(rung)))
         rung *= settings.scheduler.reduction_factor
-    return (*sorted(set(rungs)), steps)
+    return tuple(sorted({*rungs, steps}))
 
 
-def _is_infrastructure(outcome: Any) -> bool:
+def _among(possible: Sequence[str], probabilities: Mapping[str, float]) -> dict[str, float]:
+    """The probability of each operator, given that it is one of `possible`."""
+    total = sum(probabilities[name] for name in possible)
+    return {
+        name: (probability / total if total else 1 / len(possible)) if name in possible else 0.0
+        for name, probability in probabilities.items()
+    }
+
+
+def _is_infrastructure(outcome: Outcome) -> bool:
     return isinstance(outcome, Crashed) and outcome.cause == "infrastructure"
 
 

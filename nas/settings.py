@@ -1,7 +1,7 @@
 """Every setting of the engine as a frozen, typed dataclass. Standard library only.
 
-Hydra's YAML files in `conf/` give the values; `nas.cli` checks them against these types. The parts of the engine take
-these objects and know nothing of Hydra. A value out of range raises `ValueError` with one sentence.
+Hydra's YAML files in `conf/` give the values; `nas.configuration` checks them against these types. The parts of the
+engine take these objects and know nothing of Hydra. A value out of range raises `ValueError` with one sentence.
 """
 
 from dataclasses import dataclass, field
@@ -63,6 +63,9 @@ class ModelSettings:
     def __post_init__(self) -> None:
         _require(min(self.width, self.heads, self.layers) >= 1, "model.width, heads and layers must be at least 1")
         _require(self.width % self.heads == 0, f"model.width={self.width} is no multiple of model.heads={self.heads}")
+        _require(
+            self.layer_params > 1, f"model.layer_params={self.layer_params} must exceed 1, for the MLP to have some"
+        )
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class TrainSettings:
       learning_rate: peak; linear warm-up over `warmup` of the steps, cosine decay to a tenth.
       clip: largest norm of a gradient.
       steps_per_dispatch: steps in one call of the compiled program.
-      seeds: training seeds; each contender of a search is trained with the first of them.
+      seed: fixes initial parameters and data order, the same for every candidate. Fresh seeds are counted up from it.
       timeout_seconds: wall-clock after which a trial is ended as Crashed("timeout").
       memory_gib: resident memory of one contained process.
     """
@@ -125,6 +128,9 @@ class TrainSettings:
         _require(min(self.steps, self.batch, self.time, self.steps_per_dispatch) >= 1, "train.* sizes must be >= 1")
         _require(self.learning_rate > 0, f"train.learning_rate={self.learning_rate} must be positive")
         _require(0 <= self.warmup < 1, f"train.warmup={self.warmup} must be in [0, 1)")
+        _require(self.weight_decay >= 0, f"train.weight_decay={self.weight_decay} must not be negative")
+        _require(self.clip > 0, f"train.clip={self.clip} must be positive")
+        _require(0 <= self.seed < 2**31, f"train.seed={self.seed} must be in [0, 2^31)")
         _require(min(self.timeout_seconds, self.memory_gib) > 0, "train.timeout_seconds, memory_gib must be positive")
 
 
@@ -133,6 +139,9 @@ class FitnessSettings:
     """What ranks candidates: `kind` names a function in `nas.fitness`."""
 
     kind: str = "bits_per_byte"
+
+    def __post_init__(self) -> None:
+        _require(self.kind == "bits_per_byte", f"fitness.kind={self.kind}: there is bits_per_byte")
 
 
 @dataclass(frozen=True)
@@ -174,7 +183,9 @@ class MetaSettings:
     def __post_init__(self) -> None:
         _require(self.kind in ("ducb", "uniform"), f"meta.kind={self.kind}: there are ducb and uniform")
         _require(0 < self.discount <= 1, f"meta.discount={self.discount} must be in (0, 1]")
+        _require(self.exploration >= 0, f"meta.exploration={self.exploration} must not be negative")
         _require(0 <= self.floor <= 1, f"meta.floor={self.floor} must be in [0, 1]")
+        _require(self.window >= 1, f"meta.window={self.window} must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -280,3 +291,9 @@ class Settings:
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     execution: ExecutionSettings = field(default_factory=ExecutionSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
+
+    def __post_init__(self) -> None:
+        _require(
+            self.name is None or ("/" not in self.name and self.name not in (".", "..")),
+            f"name={self.name} must be the name of one folder in results_dir",
+        )

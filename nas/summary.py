@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from nas.search import Search
 from nas.statistics import Interval, mean_interval
+from nas.terminal import printable
 from nas.types import Crashed, Fitness, Rejected, Trial
 
 
@@ -22,8 +23,13 @@ class Row:
     by_seed: dict[int, float]
 
     @property
+    def mean(self) -> float:
+        return sum(self.by_seed.values()) / len(self.by_seed)
+
+    @property
     def name(self) -> str:
-        return self.trial.candidate.name or f"{self.trial.candidate.operator} {self.trial.candidate.id}"
+        candidate = self.trial.candidate
+        return printable(candidate.name) or f"{printable(candidate.operator)} {candidate.id}"
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,8 @@ class Summary:
 
     Attributes:
       rows: baselines and the best candidates, best first.
-      gain: best baseline's bits per byte minus the best candidate's, paired over fresh seeds (those by which neither was
-        chosen); None if there are none.
+      gain: best baseline's bits per byte minus the best candidate's, paired over fresh seeds (those by which neither
+        was chosen); None if there are none.
       noise: standard deviation of bits per byte over training seeds.
     """
 
@@ -46,12 +52,17 @@ class Summary:
 
     def verdict(self) -> str:
         """The result in one sentence."""
-        if self.best is None or self.best_baseline is None:
-            return (
-                "No candidate was trained to the end." if self.best is None else "No baseline was trained to the end."
-            )
+        if self.best is None:
+            return "No candidate was trained."
+        if self.best_baseline is None:
+            return "No baseline was trained."
         if self.gain is None:
             return "The best candidate was not confirmed on fresh seeds: its score is that of the seed that chose it."
+        if self.gain.count == 1:
+            return (
+                f"On the one fresh seed the best candidate gains {self.gain.mean:+.4f} bits per byte over the best "
+                "baseline: one seed allows no interval, and so no verdict (search.confirm_seeds=2 or more)."
+            )
         if self.gain.low > 0:
             word = "better than"
         elif self.gain.high < 0:
@@ -65,9 +76,10 @@ class Summary:
 
     def markdown(self) -> str:
         lines = ["| architecture | bits per byte | seeds |", "|---|---|---|"]
-        lines += [f"| {row.name} | {_scores(row)} | {len(row.by_seed)} |" for row in self.rows]
-        outcomes = ", ".join(f"{count} {kind}" for kind, count in sorted(self.outcomes.items()))
-        return "\n".join([self.verdict(), "", *lines, "", f"Candidates: {outcomes or 'none'}."])
+        for row in self.rows:
+            name = row.name.replace("|", "\\|")  # in a cell
+            lines.append(f"| {name} | {_scores(row)} | {len(row.by_seed)} |")
+        return "\n".join([self.verdict(), "", *lines, "", f"Candidates: {self._tally()}."])
 
     def show(self, console: Console, folder: Path, reason: str) -> None:
         """Prints the result and the next commands."""
@@ -75,7 +87,7 @@ class Summary:
         for row in self.rows:
             assert isinstance(row.trial.outcome, Fitness)
             table.add_row(
-                escape(row.name),
+                Text(row.name),
                 row.trial.purpose if row.trial.purpose == "baseline" else "candidate",
                 _scores(row),
                 str(len(row.by_seed)),
@@ -83,15 +95,19 @@ class Summary:
                 f"{row.trial.outcome.params:,}",
             )
         console.print(table)
-        outcomes = ", ".join(f"{count} {kind}" for kind, count in sorted(self.outcomes.items()))
-        console.print(f"Candidates: {outcomes or 'none'}. Noise over seeds: {self.noise:.4f} bits per byte.")
-        console.print(escape(self.verdict()))
-        console.print(f"Ended: {_reason(reason)}")
+        lines = [
+            f"Candidates: {self._tally()}. Noise over seeds: {self.noise:.4f} bits per byte.",
+            self.verdict(),
+            f"Ended: {_reason(printable(reason))}",
+        ]
         if self.best:
-            console.print(f"Best candidate's source: {folder / 'best.py'}", soft_wrap=True)
-        console.print("Next:")
-        for command, what in self._next(folder, reason):
-            console.print(f"  {command:<58} {what}", soft_wrap=True)
+            lines.append(f"Best candidate's source: {folder / 'best.py'}")
+        lines += ["Next:", *(f"  {command:<58} {what}" for command, what in self._next(folder, reason))]
+        for line in lines:
+            console.print(line, soft_wrap=True, markup=False)  # brackets in a name or a path are just that
+
+    def _tally(self) -> str:
+        return ", ".join(f"{count} {printable(kind)}" for kind, count in sorted(self.outcomes.items())) or "none"
 
     def _next(self, folder: Path, reason: str) -> list[tuple[str, str]]:
         commands = []
@@ -109,20 +125,24 @@ class Summary:
 def summarize(search: Search, top: int = 5) -> Summary:
     """The summary of a search as it stands."""
     best, baseline = search.best("search"), search.best("baseline")
-    finished = [trial for trial in search.archive.ranked() if _is_full(trial)]
-    candidates = [trial for trial in finished if trial.purpose == "search"][:top]
-    shown = [*candidates, *(trial for trial in finished if trial.purpose == "baseline")]
-    rows = [Row(trial, search.bits_per_byte_by_seed(trial.candidate.id)) for trial in shown]
-    best = best if best and _is_full(best) else None
-    baseline = baseline if baseline and _is_full(baseline) else None
+    rows = [
+        Row(trial, by_seed)
+        for purpose in ("search", "baseline")
+        for trial in _first(top if purpose == "search" else None, search, purpose)
+        if (by_seed := search.bits_per_byte_by_seed(trial.candidate.id))
+    ]
     return Summary(
-        rows=sorted(rows, key=lambda row: min(row.by_seed.items())[1]),
+        rows=sorted(rows, key=lambda row: row.mean),
         best=best,
         best_baseline=baseline,
         gain=_paired_gain(search, best, baseline),
         noise=search.archive.noise(search.settings.train.steps),
         outcomes=Counter(_kind(trial) for trial in search.trials.values() if trial.purpose == "search"),
     )
+
+
+def _first(count: int | None, search: Search, purpose: str) -> list[Trial]:
+    return [trial for trial in search.archive.ranked() if trial.purpose == purpose][:count]
 
 
 def _paired_gain(search: Search, best: Trial | None, baseline: Trial | None) -> Interval | None:
@@ -134,14 +154,9 @@ def _paired_gain(search: Search, best: Trial | None, baseline: Trial | None) -> 
     return mean_interval([theirs[seed] - ours[seed] for seed in fresh]) if fresh else None
 
 
-def _is_full(trial: Trial) -> bool:
-    return isinstance(trial.outcome, Fitness) and trial.outcome.step >= trial.budget.steps
-
-
 def _scores(row: Row) -> str:
-    values = list(row.by_seed.values())
-    mean = sum(values) / len(values)
-    return f"{mean:.4f}" if len(values) == 1 else f"{mean:.4f} ({min(values):.4f} to {max(values):.4f})"
+    values = row.by_seed.values()
+    return f"{row.mean:.4f}" if len(values) == 1 else f"{row.mean:.4f} ({min(values):.4f} to {max(values):.4f})"
 
 
 def _kind(trial: Trial) -> str:

@@ -9,7 +9,7 @@ import math
 import resource
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,11 @@ _FLOOR_FRACTION = 0.25  # of the budget: by then a model worth its time beats a 
 _FLOOR_STEPS = 60  # unless it has had fewer steps than these
 
 
-class Diverged(Exception):
-    """The loss is no longer finite."""
-
-
 def boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
     """Entry point in the box: `train` with JSON in and JSON out.
 
-    Sends {"rung": {...}} at each rung. Returns {"fitness": {...}} or {"crashed": {"cause", "reason"}}.
+    Sends {"rung": {...}, "decided": bool} at each rung; decided if the trial has gone on from it before. Returns
+    {"trained": True} or {"crashed": {"cause", "reason"}}.
     """
     return train(
         source=arguments["source"],
@@ -47,6 +44,7 @@ def boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
         corpus=Corpus(**arguments["corpus"]),
         validation_windows=arguments["validation_windows"],
         rungs=arguments["rungs"],
+        floor=arguments["floor"],
         checkpoints=Path(arguments["checkpoints"]),
         send=send,
     )
@@ -59,58 +57,57 @@ def train(
     corpus: Corpus,
     validation_windows: int,
     rungs: Sequence[int],
+    floor: float | None,
     checkpoints: Path,
     send: Send,
 ) -> dict[str, Any]:
     """Trains a candidate up to the last of `rungs` (optimizer steps), measuring and checkpointing at each.
 
-    Goes on from the newest complete checkpoint in `checkpoints`.
+    Goes on from the newest complete checkpoint in `checkpoints`. Above `floor` bits per byte at a quarter of its budget
+    or later, it ends.
     """
     # The model and its optimizer.
     mixer = load_mixer(source)
     optimizer = make_optimizer(settings)
     graph, state, rest = initialize(mixer, model_settings, optimizer, settings.seed)
     step, state, measured = restore(checkpoints, state)
-    if step >= rungs[-1]:  # it was interrupted between its last checkpoint and its outcome
-        send({"rung": measured})
+    for earlier in measured:  # the scheduler may not have heard, or not have decided on the last
+        send({"rung": earlier, "decided": earlier is not measured[-1]})
 
     # The compiled programs. `rest` holds constants of the candidate; nothing writes to it.
+    def bits_per_window(params: Any, windows: jax.Array) -> jax.Array:
+        return bits_per_token(nnx.merge(graph, params, rest), windows).mean(axis=1)
+
     def loss(params: Any, windows: jax.Array) -> jax.Array:
-        return bits_per_token(nnx.merge(graph, params, rest), windows).mean() * math.log(2)
+        return bits_per_window(params, windows).mean() * math.log(2)
 
     def update(state: Any, windows: jax.Array) -> tuple[Any, jax.Array]:
         value, gradient = jax.value_and_grad(loss)(state["params"], windows)
         updates, optimizer_state = optimizer.update(gradient, state["optimizer"], state["params"])
         return {"params": optax.apply_updates(state["params"], updates), "optimizer": optimizer_state}, value
 
-    run_steps = jax.jit(lambda state, windows: jax.lax.scan(update, state, windows), donate_argnums=0)
-    evaluate = jax.jit(lambda params, windows: bits_per_token(nnx.merge(graph, params, rest), windows).mean(axis=1))
+    run_steps = jax.jit(
+        lambda state, windows: jax.lax.scan(update, state, windows),
+        donate_argnums=0,
+        compiler_options=compiler_options(level=1),
+    )
+    evaluate = jax.jit(bits_per_window, compiler_options=compiler_options(level=1))
 
     # The held-out windows: the same for every candidate.
     validation = held_out_windows(corpus.read("validation"), validation_windows, settings.time)
     training_bytes = corpus.read("train")
-    flops_per_token = (
-        flops(
-            lambda windows: bits_per_token(nnx.merge(graph, state["params"], rest), windows),
-            jax.ShapeDtypeStruct((1, settings.time + 1), jnp.uint8),
-        )
-        / settings.time
-    )
+    one_window = jax.ShapeDtypeStruct((1, settings.time + 1), jnp.uint8)
+    flops_per_token = flops(bits_per_window, state["params"], one_window) / settings.time
 
-    # Steps between measurements.
-    compiled_sizes: set[int] = set()
-    train_seconds, timed_seconds, timed_steps = measured.get("train_seconds", 0.0), 0.0, 0
+    # Steps, then a measurement and a checkpoint, at each rung.
+    size = dispatch_size(rungs, settings.steps_per_dispatch)
+    clock = Clock(measured[-1]["train_seconds"] if measured else 0.0)
     for rung in [rung for rung in rungs if rung > step]:
-        for first, count in dispatches(step, rung, settings.steps_per_dispatch):
-            windows = batches(training_bytes, settings, first, count)
-            started = time.perf_counter()
-            state, losses = run_steps(state, windows)
-            losses = np.asarray(losses)
-            seconds = time.perf_counter() - started
-            train_seconds += seconds
-            if count in compiled_sizes:  # throughput leaves out the calls that compile
-                timed_seconds, timed_steps = timed_seconds + seconds, timed_steps + count
-            compiled_sizes.add(count)
+        for first in range(step, rung, size):
+            windows = batches(training_bytes, settings, first, size)
+            with clock:
+                state, losses = run_steps(state, windows)
+                losses = np.asarray(losses)
             if not np.isfinite(losses).all():
                 bad = first + int(np.argmin(np.isfinite(losses))) + 1
                 return crashed("diverged", f"the training loss was not finite at step {bad} of {settings.steps}")
@@ -119,25 +116,49 @@ def train(
         bits_per_byte = float(per_window.mean())
         if not math.isfinite(bits_per_byte):
             return crashed("diverged", f"the validation loss was not finite at step {step} of {settings.steps}")
-        if step >= max(_FLOOR_FRACTION * settings.steps, _FLOOR_STEPS) and bits_per_byte > corpus.bigram_bits_per_byte:
-            floor = corpus.bigram_bits_per_byte
-            return crashed(
-                "floor", f"{bits_per_byte:.3f} bits per byte after step {step}, above the bigram's {floor:.3f}"
-            )
-        tokens_per_second = timed_steps * settings.batch * settings.time / timed_seconds if timed_seconds else 0.0
-        measured = {
-            "bits_per_byte": bits_per_byte,
-            "stderr": float(per_window.std(ddof=1) / math.sqrt(len(per_window))),
-            "step": step,
-            "train_seconds": train_seconds,
-            "tokens_per_second": tokens_per_second,
-            "flops_per_token": flops_per_token,
-            "params": sum(leaf.size for leaf in jax.tree.leaves(state["params"])),
-            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        }
+        late = step >= max(_FLOOR_FRACTION * settings.steps, _FLOOR_STEPS)
+        if floor is not None and late and bits_per_byte > floor:
+            reached = f"{bits_per_byte:.3f} bits per byte after step {step}"
+            return crashed("floor", f"{reached}, above the bigram's {floor:.3f}")
+        measured.append(
+            {
+                "bits_per_byte": bits_per_byte,
+                "stderr": float(per_window.std(ddof=1) / math.sqrt(len(per_window))),
+                "step": step,
+                "train_seconds": clock.seconds,
+                "tokens_per_second": clock.calls_per_second * size * settings.batch * settings.time,
+                "flops_per_token": flops_per_token,
+                "params": sum(leaf.size for leaf in jax.tree.leaves(state["params"])),
+                "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            }
+        )
         save(checkpoints, step, state, measured)
-        send({"rung": measured})
+        send({"rung": measured[-1], "decided": False})
     return {"trained": True}
+
+
+class Clock:
+    """Seconds spent in its `with` blocks, and their pace without the first one, which compiles.
+
+    Args:
+      seconds: spent before, by an earlier process.
+    """
+
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+        self._calls: list[float] = []
+
+    @property
+    def calls_per_second(self) -> float:
+        """0 until the second call."""
+        return (len(self._calls) - 1) / sum(self._calls[1:]) if len(self._calls) > 1 else 0.0
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        self._calls.append(time.perf_counter() - self._started)
+        self.seconds += self._calls[-1]
 
 
 def crashed(cause: str, reason: str) -> dict[str, Any]:
@@ -160,10 +181,18 @@ def initialize(
         return {"params": params, "optimizer": optimizer.init(params)}, rest
 
     graph = nnx.graphdef(nnx.eval_shape(create))
-    on_cpu = jax.default_backend() == "cpu"
-    options: dict[str, Any] = {"xla_backend_optimization_level": 0} if on_cpu else {}
-    state, rest = jax.jit(make).lower().compile(compiler_options=options)()
+    state, rest = jax.jit(make, compiler_options=compiler_options(level=0))()
     return graph, state, rest
+
+
+def compiler_options(level: int) -> dict[str, Any]:
+    """What makes XLA compile fast on a CPU: half the time of the defaults at level 1, with steps as fast.
+
+    A candidate is compiled once and trained for seconds. Level 0 is for programs that run once.
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    return {"xla_backend_optimization_level": level, "xla_cpu_use_fusion_emitters": False}
 
 
 def make_optimizer(settings: TrainSettings) -> optax.GradientTransformation:
@@ -221,14 +250,17 @@ def evaluate_windows(
     return np.concatenate(parts)[: len(windows)].astype(np.float64)
 
 
-def dispatches(start: int, end: int, size: int) -> Iterator[tuple[int, int]]:
-    """(first step, count) of each call of the compiled program between two rungs."""
-    for first in range(start, end, size):
-        yield first, min(size, end - first)
+def dispatch_size(rungs: Sequence[int], most: int) -> int:
+    """Steps per call of the compiled program: the largest number up to `most` that divides every stretch between rungs.
+
+    One size is one program, and compiling one takes longer than a hundred steps of a small model.
+    """
+    stretches = math.gcd(*rungs)
+    return max(size for size in range(1, most + 1) if stretches % size == 0)
 
 
-def save(checkpoints: Path, step: int, state: Any, measured: dict[str, Any]) -> None:
-    """Writes one checkpoint with what was measured at it, whole, and removes the older ones."""
+def save(checkpoints: Path, step: int, state: Any, measured: list[dict[str, Any]]) -> None:
+    """Writes one checkpoint with what was measured up to it, whole, and removes the older ones."""
     checkpoints.mkdir(parents=True, exist_ok=True)
     target = (checkpoints / f"{step:08d}").absolute()
     target.with_suffix(".json").write_text(json.dumps(measured))
@@ -238,11 +270,11 @@ def save(checkpoints: Path, step: int, state: Any, measured: dict[str, Any]) -> 
         shutil.rmtree(checkpoints / older, ignore_errors=True)
 
 
-def restore(checkpoints: Path, state: Any) -> tuple[int, Any, dict[str, Any]]:
-    """(step, state, what was measured) of the newest checkpoint, or (0, the given state, nothing)."""
+def restore(checkpoints: Path, state: Any) -> tuple[int, Any, list[dict[str, Any]]]:
+    """(step, state, what was measured at each rung) of the newest checkpoint, or (0, the given state, nothing)."""
     complete = complete_checkpoints(checkpoints)
     if not complete:
-        return 0, state, {}
+        return 0, state, []
     newest = (checkpoints / complete[-1]).absolute()
     shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
     with ocp.StandardCheckpointer() as checkpointer:

@@ -14,7 +14,7 @@ from nas.fitness import fitness_of
 from nas.sandbox import Box, Limits, Message
 from nas.settings import Settings
 from nas.tasks.corpus import Corpus
-from nas.types import Certificate, Cost, outcome_to_json
+from nas.types import Certificate, Cost, Rejected, outcome_to_json
 
 GIB = 2**30
 PRELOAD = ("jax", "flax.nnx", "optax", "orbax.checkpoint", "einops", "nas.gate.boxed", "nas.train")
@@ -27,6 +27,7 @@ class TrialSpec:
     Attributes:
       gate: arguments of the gate's settings; None for a candidate that has its certificate or needs none.
       rungs: optimizer steps at which to measure; the last is the budget.
+      floor: bits per byte above which it is ended at a quarter of its budget; None for baselines and confirmations.
       folder: the trial's own scratch folder; checkpoints live in it.
     """
 
@@ -38,6 +39,7 @@ class TrialSpec:
     corpus: dict[str, Any]
     validation_windows: int
     rungs: Sequence[int]
+    floor: float | None
     fitness: str
     folder: str
 
@@ -49,6 +51,7 @@ def make_spec(
     *,
     gate: dict[str, Any] | None,
     rungs: Sequence[int],
+    floored: bool,
     seed: int,
     folder: Path,
 ) -> TrialSpec:
@@ -62,6 +65,7 @@ def make_spec(
         corpus=asdict(corpus),
         validation_windows=settings.task.validation_windows,
         rungs=list(rungs),
+        floor=corpus.bigram_bits_per_byte if floored else None,
         fitness=settings.fitness.kind,
         folder=str(folder),
     )
@@ -131,10 +135,7 @@ def run_gate(
         if "started" in message:
             check = str(message["started"])
         elif "result" in message:
-            result = message["result"]
-            if "rejected" in result:
-                return {"outcome": {"kind": "rejected", **result["rejected"]}}
-            return {"certificate": asdict(Certificate(**result["certificate"]))}
+            return _verdict(message["result"])
         elif "crashed" in message:
             crash = message["crashed"]
             if crash["cause"] in ("timeout", "memory", "killed"):
@@ -149,6 +150,20 @@ def run_gate(
     return {"outcome": _crashed("infrastructure", "the gate gave no verdict")}
 
 
+def _verdict(result: Any) -> dict[str, Any]:
+    """What the gate's process sent, if that is a verdict: a candidate that breaks out of its code can send anything."""
+    try:
+        if "rejected" in result:
+            rejected = result["rejected"]
+            return {"outcome": outcome_to_json(Rejected(str(rejected["check"]), str(rejected["reason"])))}
+        sent = result["certificate"]
+        checks = {str(name): str(seen) for name, seen in sent["checks"].items()}
+        certificate = Certificate(**{**sent, "checks": checks, "fingerprint": str(sent["fingerprint"])})
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {"outcome": _crashed("killed", "the gate's process sent a verdict that is not one")}
+    return {"certificate": asdict(certificate)}
+
+
 def fitness_json(measured: dict[str, Any] | None, fitness: str) -> dict[str, Any]:
     """The outcome of a trial that trained to its last rung, or was stopped at one, as JSON values."""
     if measured is None:
@@ -159,13 +174,16 @@ def fitness_json(measured: dict[str, Any] | None, fitness: str) -> dict[str, Any
 
 def _is_measurement(measured: Any) -> bool:
     return isinstance(measured, dict) and all(
-        isinstance(measured.get(name), int | float) and math.isfinite(measured[name])
-        for name in ("step", "bits_per_byte", "stderr", "train_seconds", "tokens_per_second", "params", "peak_bytes")
+        isinstance(measured.get(name), int | float) and abs(measured[name]) < math.inf
+        for name in (
+            *("step", "bits_per_byte", "stderr", "train_seconds"),
+            *("tokens_per_second", "peak_bytes", "flops_per_token", "params"),
+        )
     )
 
 
 def _crashed(cause: str, reason: str) -> dict[str, Any]:
-    return {"kind": "crashed", "cause": cause, "reason": str(reason)[-4000:]}
+    return {"kind": "crashed", "cause": str(cause), "reason": str(reason)[-4000:]}
 
 
 def _memory(spec: TrialSpec) -> int:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 
@@ -22,7 +23,7 @@ def canonical_source(source: str) -> str:
     for node in ast.walk(tree):
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             continue
-        if ast.get_docstring(node, clean=False) is not None:
+        while ast.get_docstring(node, clean=False) is not None:  # a string below a docstring becomes one without it
             node.body = node.body[1:] or [ast.Pass()]
     return ast.unparse(tree)
 
@@ -34,6 +35,13 @@ def source_id(source: str) -> str:
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # it still needs a name, to be rejected under
         canonical = source
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def _check_numbers(values: Mapping[str, Any]) -> None:
+    """Raises ValueError if one of `values` is no number, or not finite."""
+    for name, value in values.items():
+        if not (isinstance(value, Real) and abs(value) < math.inf):  # type: ignore[operator]  # NaN is not less
+            raise ValueError(f"{name} is {value!r}: what is no finite number is never a measurement")
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,9 @@ class Certificate:
       state_bytes: size of the decoding state at batch 1, or None without `init_state`.
       exponents: fitted growth in time, e.g. {"flops": 1.0, "memory": 1.0}.
       fingerprint: hash of the function computed under fixed parameters and inputs.
+
+    Raises:
+      ValueError: if a number is not finite.
     """
 
     checks: Mapping[str, str]
@@ -95,6 +106,10 @@ class Certificate:
     state_bytes: int | None
     exponents: Mapping[str, float]
     fingerprint: str
+
+    def __post_init__(self) -> None:
+        sizes = {"flops_per_token": self.flops_per_token, "params": self.params, "state_bytes": self.state_bytes or 0}
+        _check_numbers({**sizes, **self.exponents})
 
 
 @dataclass(frozen=True)
@@ -107,12 +122,19 @@ class Budget:
 
 @dataclass(frozen=True)
 class Rung:
-    """One measurement on the way: validation bits per byte after `step` optimizer steps."""
+    """One measurement on the way: validation bits per byte after `step` optimizer steps.
+
+    Raises:
+      ValueError: if a number is not finite.
+    """
 
     step: int
     bits_per_byte: float
     train_seconds: float = 0.0
     tokens_per_second: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_numbers(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -140,7 +162,7 @@ class Fitness:
       probes: probe task -> score.
 
     Raises:
-      ValueError: if a number is not finite: a non-finite number is never a score.
+      ValueError: if one is not.
     """
 
     bits_per_byte: float
@@ -154,9 +176,8 @@ class Fitness:
     probes: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, value in [*asdict(self).items(), *self.probes.items()]:
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{name} is {value}: a non-finite number is never a score")
+        numbers = asdict(self)
+        _check_numbers({**numbers.pop("probes"), **numbers})
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from nas.errors import UserError
 from nas.sandbox import Box
 from nas.settings import Settings
 from nas.space import load_space
+from nas.terminal import make_console
 from nas.trial import GIB, gate_arguments, run_gate
 
 _PRELOAD = ("jax", "flax.nnx", "einops", "nas.gate.boxed")
@@ -27,7 +28,7 @@ def check(file: Path, settings: Settings, as_json: bool) -> int:
     if as_json:
         print(json.dumps(verdict))
     else:
-        _show(verdict, Console(highlight=False))
+        _show(verdict, make_console())
     return 0 if verdict["ok"] else 1
 
 

@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from nas import journal as journals
 from nas.configuration import resumed
 from nas.errors import UserError
@@ -22,6 +20,7 @@ from nas.settings import Settings
 from nas.space import SearchSpace, load_space
 from nas.summary import Summary, summarize
 from nas.tasks.corpus import Corpus, CorpusError, prepare
+from nas.terminal import make_console
 from nas.trial import TrialSpec, gate_arguments, make_spec
 from nas.types import Rung
 
@@ -53,29 +52,28 @@ def search(settings: Settings, overrides: Sequence[str] = ()) -> int:
     Raises:
       UserError: with one sentence for the person.
     """
-    if settings.resume:
-        folder = Folder(Path(settings.resume))
-        events = journals.read(folder.journal)
-        if not events or events[0]["event"] != "search":
-            raise journals.JournalError(f"{folder.journal} has no search in it: start a new one")
-        settings = resumed(folder.path, events[0]["config"], overrides)
-    else:
-        folder, events = _new_folder(settings), []
+    going_on = Folder(Path(settings.resume).resolve()) if settings.resume else None
+    begun = journals.read(going_on.journal)[:1] if going_on else []
+    if going_on:
+        if not begun or begun[0]["event"] != "search":
+            raise journals.JournalError(f"{going_on.journal} has no search in it: start a new one")
+        settings = resumed(going_on.path, begun[0]["config"], settings, overrides)
     space = load_space(settings.search_space.module)
     Search(settings, space, record=lambda event: None).baselines()  # a wrong name is known before the corpus is read
     corpus = prepare(settings.corpus, Path(settings.results_dir) / ".cache")
-    if events and events[0]["corpus"]["sha256"] != corpus.sha256:
+    if going_on and begun[0]["corpus"]["sha256"] != corpus.sha256:
         raise CorpusError(
-            f"the corpus is no longer that of {folder.name}: results would not compare, so start a new search"
+            f"the corpus is no longer that of {going_on.name}: results would not compare, so start a new search"
         )
-    return _run(settings, folder, space, corpus, events)
+    return _run(settings, going_on or _new_folder(settings), space, corpus)
 
 
-def _run(settings: Settings, folder: Folder, space: SearchSpace, corpus: Corpus, events: list[Event]) -> int:
+def _run(settings: Settings, folder: Folder, space: SearchSpace, corpus: Corpus) -> int:
     from nas.execution import tune  # Ray takes a second to import: errors above should not wait for it
 
     journal = Journal(folder.journal)
-    console = Console(highlight=False)
+    events = journals.read(folder.journal)  # under its lock: no other process can add to it now
+    console = make_console()
     tracker = _tracker(settings, folder)
     with contextlib.closing(journal), LiveView(folder.name, settings.search.trials, console) as view:
         listeners = [tracker.write, view.write] if tracker else [view.write]
@@ -87,11 +85,12 @@ def _run(settings: Settings, folder: Folder, space: SearchSpace, corpus: Corpus,
 
         searched = Search(settings, space, record)
         searched.replay(events)
-        for event in events:
-            for listener in listeners:
-                listener(event)
+        view.catch_up(events)
+        if tracker:
+            for event in events:
+                tracker.write(event)
         record({"event": "resume"} if events else _first_event(settings, folder, corpus))
-        console.print(_opening(settings, folder, corpus, resumed=bool(events)))
+        console.print(_opening(settings, folder, corpus, resumed=bool(events)), markup=False)
 
         def spec(assignment: Assignment) -> TrialSpec:
             return _spec(assignment, searched, settings, space, corpus, folder)
@@ -185,12 +184,12 @@ def _spec(
     """What a worker is sent. A confirmation is of a candidate with a certificate; an outside reference needs none."""
     outside = {candidate.id for candidate in space.outside_references().values()}
     gated = assignment.purpose != "confirm" and assignment.candidate.id not in outside
-    compared = assignment.purpose == "search"
+    proposed = assignment.purpose == "search"
     gate = gate_arguments(
         settings,
         sorted(space.allowed_imports),
-        known=dict(searched.known_functions()) if compared else {},
-        reference_flops=searched.reference_flops_per_token() if compared else None,
+        known=dict(searched.known_functions()) if proposed else {},
+        reference_flops=searched.reference_flops_per_token() if proposed else None,
     )
     return make_spec(
         assignment.candidate.source,
@@ -198,6 +197,7 @@ def _spec(
         corpus,
         gate=gate if gated else None,
         rungs=rung_steps(settings),
+        floored=proposed,
         seed=assignment.budget.seed,
         folder=folder.trial(assignment.trial).resolve(),
     )

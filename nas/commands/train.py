@@ -4,7 +4,6 @@ import json
 import tempfile
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 
 from nas.commands.check import read_candidate
@@ -14,6 +13,7 @@ from nas.search import rung_steps
 from nas.settings import Settings
 from nas.space import SearchSpace, load_space
 from nas.tasks.corpus import prepare
+from nas.terminal import make_console
 from nas.trial import PRELOAD, gate_arguments, make_spec, run_trial
 
 
@@ -27,7 +27,7 @@ def train(what: str, settings: Settings) -> int:
     source, gated = find_source(what, space)
     corpus = prepare(settings.corpus, Path(settings.results_dir) / ".cache")
     gate = gate_arguments(settings, sorted(space.allowed_imports), known={}, reference_flops=None)
-    console = Console(highlight=False)
+    console = make_console()
     box = Box((*PRELOAD, *sorted(space.allowed_imports)))
     console.print(
         f"training {what} for {settings.train.steps} steps of {settings.train.batch} x {settings.train.time} bytes of "
@@ -40,6 +40,7 @@ def train(what: str, settings: Settings) -> int:
             corpus,
             gate=gate if gated else None,
             rungs=rung_steps(settings),
+            floored=False,
             seed=settings.train.seed,
             folder=Path(scratch),
         )

@@ -8,7 +8,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from nas.types import Rung
 
-STEP, METRIC = "rung_step", "bits_per_byte"
+STEP, METRIC, DECIDED = "rung_step", "bits_per_byte", "decided"  # of a result
 
 
 class Halving(ASHAScheduler):
@@ -33,7 +33,9 @@ class Halving(ASHAScheduler):
         if purpose == "confirm":
             return TrialScheduler.CONTINUE
         decision: str = super().on_trial_result(tune_controller, trial, result)
-        return decision if purpose == "search" else TrialScheduler.CONTINUE
+        # From a rung below its checkpoint a resumed trial has gone on already: it stands there, and is not asked again.
+        may_stop = purpose == "search" and not result.get(DECIDED)
+        return decision if may_stop else TrialScheduler.CONTINUE
 
     def refill(self, rungs: Mapping[str, Sequence[Rung]]) -> None:
         """Puts what earlier trials measured back on the rungs: Ray keeps them nowhere."""

@@ -59,7 +59,7 @@ def run(
 
     Raises:
       ExecutionError: if the cluster can't be reached or has no room for one trial.
-      Exception: what the search itself raised, e.g. `JournalError`. Trials in flight are then unfinished in the journal.
+      Exception: what the search itself raised, e.g. `JournalError`. Trials in flight then stay unfinished.
     """
     settings = search.settings
     with _logging_to(log), _ray(settings.execution), tempfile.TemporaryDirectory(prefix="nas-tune-") as storage:

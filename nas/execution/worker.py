@@ -6,6 +6,7 @@ from typing import Any
 
 from ray import tune
 
+from nas.execution.scheduler import DECIDED, METRIC, STEP
 from nas.sandbox import Box, Message
 from nas.trial import PRELOAD, TrialSpec, run_trial
 
@@ -33,7 +34,8 @@ class TrialWorker(tune.Trainable):
             if "certificate" in message:
                 self._certificate = message["certificate"]
             elif "rung" in message:
-                measures = {"rung_step": message["rung"]["step"], "bits_per_byte": message["rung"]["bits_per_byte"]}
+                rung, decided = message["rung"], bool(message.get("decided"))
+                measures = {STEP: rung["step"], METRIC: rung["bits_per_byte"], DECIDED: decided}
                 return {**measures, **self._payload(message)}
             else:
                 return {"done": True, **self._payload(message)}

@@ -4,13 +4,19 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+import jax
+
 from nas.gate import inspect
 from nas.gate.settings import GateSettings
 from nas.types import Certificate
 
 
 def boxed(arguments: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Sends {"started": check} before each check. Returns {"certificate": {...}} or {"rejected": {...}}."""
+    """The gate on the CPU, whatever the machine has: an accelerator is for training.
+
+    Sends {"started": check} before each check. Returns {"certificate": {...}} or {"rejected": {...}}.
+    """
+    jax.config.update("jax_platforms", "cpu")
     verdict = inspect(
         arguments["source"], GateSettings(**arguments["settings"]), lambda check: send({"started": check})
     )

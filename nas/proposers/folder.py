@@ -1,5 +1,6 @@
 """Proposals from a folder of candidate files: ideas that somebody wrote by hand, tried under the same rules."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ class FolderProposer:
     operators: Sequence[Operator] = (FILE,)
 
     def __init__(self, path: str | None):
-        folder = Path(path or "").expanduser()
+        folder = Path(os.path.expanduser(path or ""))
         if not folder.is_dir():
             raise UserError(f"proposer.path={path}: there is no such folder")
         self._files = sorted(folder.glob("*.py"))

@@ -78,9 +78,9 @@ class Box:
     def run(self, function: str, arguments: Mapping[str, Any], scratch: Path, limits: Limits) -> Iterator[Message]:
         """Calls `function` ("module:name") with `(arguments, send)` in a contained child.
 
-        Yields each message the child sends, the child paused until the next one is asked for, then one last: `{"result": ..., "peak_bytes": ...}` or
-        `{"crashed": {"cause", "reason"}, "peak_bytes": ...}`. Closing the iterator kills the child and its descendants.
-        Output of the child goes to `scratch/output.log`.
+        Yields each message the child sends, the child paused until the next one is asked for. The last one is
+        `{"result": ..., "peak_bytes": ...}` or `{"crashed": {"cause", "reason"}, "peak_bytes": ...}`. Closing the
+        iterator kills the child and its descendants. What the child prints goes to `scratch/output.log`.
         """
         scratch = scratch.resolve()
         scratch.mkdir(parents=True, exist_ok=True)
@@ -218,11 +218,10 @@ class _Call:
                 _kill_tree(self._pid)
                 yield _crashed("timeout", f"it did not finish within {self._limits.seconds:g} s")
                 return
-            used = resident_bytes(self._pid)
-            if used > self._limits.memory_bytes:
+            if resident_bytes(self._pid) > self._limits.memory_bytes:
                 _kill_tree(self._pid)
                 limit = self._limits.memory_bytes / GIB
-                yield _crashed("memory", f"it used {used / GIB:.1f} GiB, more than the {limit:.1f} GiB it may use")
+                yield _crashed("memory", f"it used more than the {limit:.1f} GiB it may use")
                 return
 
     def _complete_lines(self) -> Iterator[Message]:
@@ -240,8 +239,8 @@ class _Call:
         """Peak resident bytes and exit code, from the zygote, which first clears away what the child left running."""
         if self.exited:
             return 0, 0
-        self._control.settimeout(patience)
         try:
+            self._control.settimeout(patience)
             try:
                 ended = receive_message(self._control)
             except TimeoutError:  # it closed its pipe and runs on

@@ -25,14 +25,15 @@ import psutil
 
 from nas.sandbox.wire import receive_message, send_message
 
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _WAIT_SECONDS = 0.02
 
 
 def main(arguments: list[str]) -> None:
     control = socket.socket(fileno=int(arguments[0]))
     control.set_inheritable(False)
-    _adopt_orphans()
+    # So that a descendant which made itself a daemon can still be found and killed: orphans become ours.
+    _process_control(_PR_SET_CHILD_SUBREAPER, 1)
     for module in arguments[1:]:
         importlib.import_module(module)
     send_message(control, {"ready": True})
@@ -78,6 +79,7 @@ def _wait(pid: int, control: socket.socket) -> tuple[int, resource.struct_rusage
 def _run_child(request: dict[str, Any], result: int, log: int) -> NoReturn:
     """In the child: limits on, then the named function, then out, by `_exit` whatever happens."""
     try:
+        _process_control(_PR_SET_PDEATHSIG, signal.SIGKILL)  # Ray kills the children of a worker that it ends
         os.setsid()
         _redirect(log)
         _limit(request["limits"])
@@ -132,10 +134,10 @@ def _limit(limits: dict[str, Any]) -> None:
         file.write("1000")
 
 
-def _adopt_orphans() -> None:
-    """Makes this process the parent of orphaned descendants, so that a daemonised one can still be found and killed."""
+def _process_control(option: int, value: int) -> None:
+    """Linux's `prctl`; nothing elsewhere."""
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def kill_descendants(patience: float = 5.0) -> None:

@@ -46,7 +46,7 @@ class Corpus:
 
 
 def prepare(settings: CorpusSettings, cache: Path) -> Corpus:
-    """Reads, splits and stores the corpus under `cache`; what is there already is checked by size and used.
+    """Reads, splits and stores the corpus under `cache`; what is there already is used if it is the same text.
 
     Raises:
       CorpusError: if the text is missing, unreadable, not UTF-8 or too small.
@@ -65,12 +65,12 @@ def _files(settings: CorpusSettings) -> Iterator[tuple[str, bytes]]:
     """(name, content) of each file, in an order that does not depend on the file system."""
     if settings.kind == "stdlib":
         root = Path(sysconfig.get_paths()["stdlib"])
-        paths = sorted(path for path in root.rglob("*.py") if not _SKIPPED_FOLDERS & set(path.parts))
+        paths = sorted(path for path in root.rglob("*.py") if not _SKIPPED_FOLDERS & set(path.relative_to(root).parts))
         if not paths:
             raise CorpusError(f"this Python has no library sources under {root}: use corpus=text path=FILE_OR_FOLDER")
     else:
-        root = Path(settings.path or "").expanduser()
-        if not root.exists():
+        root = Path(os.path.expanduser(settings.path or ""))
+        if not os.path.exists(root):
             raise CorpusError(f"corpus path {root} does not exist")
         paths = sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else [root]
         if not paths:
@@ -91,7 +91,7 @@ def _files(settings: CorpusSettings) -> Iterator[tuple[str, bytes]]:
 
 def _split_of(key: str) -> str:
     """Nine files in ten train; the rest are held out. By name, so that a new file moves no other one."""
-    bucket = hashlib.sha256(key.encode()).digest()[0] % 20
+    bucket = hashlib.sha256(os.fsencode(key)).digest()[0] % 20  # a name need not be UTF-8
     return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
 
 
@@ -120,39 +120,35 @@ def _store(name: str, joined: dict[str, bytes], cache: Path) -> Corpus:
         digest.update(hashlib.sha256(joined[split]).digest())
     sha256 = digest.hexdigest()
     folder = (cache / f"corpus-{sha256[:16]}").resolve()
-    description = folder / "corpus.json"
-    if description.exists() and all(
-        (folder / f"{split}.bin").exists() and (folder / f"{split}.bin").stat().st_size == len(joined[split])
-        for split in SPLITS
-    ):
-        return Corpus(**json.loads(description.read_text()))
+    train, validation = (np.frombuffer(joined[split], np.uint8) for split in SPLITS[:2])
+    corpus = Corpus(
+        name=name,
+        sha256=sha256,
+        folder=str(folder),
+        sizes={split: len(joined[split]) for split in SPLITS},
+        bigram_bits_per_byte=bigram_bits_per_byte(train, validation),
+    )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for split in SPLITS:
-            _replace(folder / f"{split}.bin", joined[split])
-        train, validation = (np.frombuffer(joined[split], np.uint8) for split in SPLITS[:2])
-        corpus = Corpus(
-            name=name,
-            sha256=sha256,
-            folder=str(folder),
-            sizes={split: len(joined[split]) for split in SPLITS},
-            bigram_bits_per_byte=bigram_bits_per_byte(train, validation),
-        )
-        _replace(description, json.dumps(asdict(corpus)).encode())
+            _put(folder / f"{split}.bin", joined[split])
+        _put(folder / "corpus.json", json.dumps(asdict(corpus)).encode())  # for a person
     except OSError as error:
         raise CorpusError(f"the corpus can't be stored in {folder}: {error.strerror}") from error
     return corpus
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Writes whole or not at all: two searches may prepare the same corpus."""
+def _put(path: Path, content: bytes) -> None:
+    """Writes whole or not at all, and only if it isn't there: other searches may prepare or read the same corpus."""
+    if path.exists() and path.read_bytes() == content:
+        return
     temporary = path.with_suffix(f".{os.getpid()}.partial")
     temporary.write_bytes(content)
     temporary.replace(path)
 
 
 def bigram_bits_per_byte(train: np.ndarray, held_out: np.ndarray) -> float:
-    """Cross entropy of `held_out` (uint8 [n]) under bigram counts of `train` (uint8 [m]), in bits, add-1/256 smoothed."""
+    """Bits per byte of `held_out` (uint8 [n]) under add-1/256 smoothed bigram counts of `train` (uint8 [m])."""
     pairs = train[:-1].astype(np.int64) * 256 + train[1:]
     counts = np.bincount(pairs, minlength=65536).reshape(256, 256) + 1 / 256
     log2 = np.log2(counts / counts.sum(axis=1, keepdims=True))

@@ -1,0 +1,135 @@
+"""`make bench`: what takes how long, measured in one run, as one table and `results/bench.json`.
+
+    python -m nas.bench            about three minutes on two cores
+
+Each row is a figure, its unit and the goal it is held against, where there is one.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from nas.commands.check import verdict_on
+from nas.configuration import composed, settings_of
+from nas.sandbox import Box, Limits
+from nas.search import rung_steps
+from nas.settings import Settings
+from nas.space import SearchSpace, load_space
+from nas.tasks.corpus import prepare
+from nas.terminal import make_console
+from nas.trial import GIB, PRELOAD, gate_arguments, make_spec, run_gate, run_trial
+
+OUTPUT = Path("results/bench.json")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number. `goal` in words, empty if there is none."""
+
+    name: str
+    value: float
+    unit: str
+    goal: str = ""
+
+
+def main() -> None:
+    settings = settings_of(composed([]))
+    space = load_space(settings.search_space.module)
+    console = make_console()
+    figures: list[Figure] = []
+    for figure in measure(settings, space):
+        console.print(f"{figure.name}: {figure.value:,.2f} {figure.unit}")
+        figures.append(figure)
+    table = Table(
+        "what", "figure", "unit", "goal", title=f"{platform.processor() or platform.machine()}, {_cpus()} cores"
+    )
+    for figure in figures:
+        table.add_row(figure.name, f"{figure.value:,.2f}", figure.unit, figure.goal)
+    console.print(table)
+    OUTPUT.parent.mkdir(exist_ok=True)
+    record = {"command": "make bench", "python": platform.python_version(), "cores": _cpus()}
+    OUTPUT.write_text(json.dumps({**record, "figures": [asdict(figure) for figure in figures]}, indent=2) + "\n")
+    console.print(f"written to {OUTPUT}")
+
+
+def measure(settings: Settings, space: SearchSpace) -> Iterator[Figure]:
+    """Every figure, as it comes."""
+    source = space.baselines()[space.reference].source
+    with _timed() as cold:
+        verdict_on(source, settings)
+    yield Figure("a cold verdict of the gate (nas check), reference baseline", cold(), "s", "at most 20 s")
+    with _timed() as started, _warm_box(space) as box:
+        yield Figure("start of a worker's zygote, everything imported", started(), "s")
+        yield from _verdicts(settings, space, box)
+        yield from _trial(settings, space, source, box)
+    with _timed() as imported:
+        subprocess.run([sys.executable, "-c", "import nas.search"], check=True)
+    yield Figure("python -c 'import nas.search'", imported(), "s", "a fraction of a second")
+
+
+def _verdicts(settings: Settings, space: SearchSpace, box: Box) -> Iterator[Figure]:
+    """The gate's warm verdict on every baseline, one at a time on one core."""
+    gate = gate_arguments(settings, sorted(space.allowed_imports), known={}, reference_flops=None)
+    seconds = []
+    for candidate in space.baselines().values():
+        with tempfile.TemporaryDirectory() as scratch, _timed() as verdict:
+            run_gate(candidate.source, gate, box, Path(scratch), 60, round(settings.train.memory_gib * GIB))
+        seconds.append(verdict())
+    yield Figure("a warm verdict of the gate, mean over the baselines", sum(seconds) / len(seconds), "s", "at most 5 s")
+    yield Figure("a warm verdict of the gate, slowest baseline", max(seconds), "s", "at most 5 s")
+
+
+def _trial(settings: Settings, space: SearchSpace, source: str, box: Box) -> Iterator[Figure]:
+    """One whole trial of the reference baseline at the default budget, and where its time goes."""
+    gate = gate_arguments(settings, sorted(space.allowed_imports), known={}, reference_flops=None)
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = prepare(settings.corpus, Path(settings.results_dir) / ".cache")
+        spec = make_spec(
+            source, settings, corpus, gate=gate, rungs=rung_steps(settings), floored=False, seed=0, folder=Path(folder)
+        )
+        messages: list[Any] = list(run_trial(spec, box))
+    rung, cost = messages[-2]["rung"], messages[-1]["cost"]
+    stepping = settings.train.steps * settings.train.batch * settings.train.time / rung["tokens_per_second"]
+    yield Figure("a trial of the reference baseline, whole", cost["total_seconds"], "s")
+    yield Figure("training throughput after compilation, one core", rung["tokens_per_second"], "tokens/s")
+    yield Figure("share of the trial in training steps", 100 * stepping / cost["total_seconds"], "%", "at least 80 %")
+    yield Figure("share of the trial in the gate", 100 * cost["gate_seconds"] / cost["total_seconds"], "%")
+    yield Figure("peak memory of the training process", rung["peak_bytes"] / 2**20, "MiB")
+
+
+@contextmanager
+def _warm_box(space: SearchSpace) -> Iterator[Box]:
+    box = Box((*PRELOAD, *sorted(space.allowed_imports)))
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            list(box.run("os:getcwd", {}, Path(scratch), Limits(seconds=60)))  # fails at once, and is ready then
+        yield box
+    finally:
+        box.close()
+
+
+@contextmanager
+def _timed() -> Iterator[Any]:
+    started = time.perf_counter()
+    ended: list[float] = []
+    yield lambda: (ended[0] if ended else time.perf_counter()) - started
+    ended.append(time.perf_counter())
+
+
+def _cpus() -> int:
+    return os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+"""The console that people read, and that tests and log files capture."""
+
+from rich.console import Console
+
+_WIDTH_ELSEWHERE = 120  # columns where there is no terminal to tell: rich would break lines at 80
+
+
+def make_console() -> Console:
+    """A console as wide as the terminal, if there is one."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_WIDTH_ELSEWHERE)
+
+
+def printable(text: str) -> str:
+    """`text` on one line, without what would steer a terminal: candidates write their own error messages."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())

@@ -1,0 +1,40 @@
+"""Shared by all tests: one warm box, one small corpus, one Ray."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from common import SPACE
+from jaxtyping import install_import_hook
+
+from nas.sandbox import Box
+from nas.settings import CorpusSettings
+from nas.tasks.corpus import Corpus, prepare
+from nas.trial import PRELOAD
+
+# Shapes in signatures are checked wherever these run in the tests' own process.
+install_import_hook(["nas.model", "search_spaces.linear_attention.ops"], "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def box() -> Iterator[Box]:
+    """A zygote with the gate and the training imported, as a worker has it."""
+    box = Box((*PRELOAD, *sorted(SPACE.allowed_imports)))
+    yield box
+    box.close()
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Text whose next byte can be learned in a few steps."""
+    folder = tmp_path_factory.mktemp("text")
+    for number in range(60):
+        words = [f"line {line} of file {number}: the state keeps what the keys wrote\n" for line in range(200)]
+        (folder / f"{number:02d}.txt").write_text("".join(words))
+    return prepare(CorpusSettings(kind="text", path=str(folder)), tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """For subprocesses that run the command line."""
+    return {**os.environ, "COLUMNS": "120"}

@@ -1,0 +1,156 @@
+"""Training: equal parameters, equal data, and a trial that goes on where it stopped."""
+
+import json
+from dataclasses import asdict, replace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from common import SPACE
+from flax import nnx
+
+from nas.loading import load_mixer
+from nas.model import LanguageModel, bits_per_token, count_params
+from nas.settings import ModelSettings, TrainSettings
+from nas.tasks.corpus import bigram_bits_per_byte
+from nas.train import batches, complete_checkpoints, dispatch_size, evaluate_windows, held_out_windows, train
+
+TINY = ModelSettings(width=16, heads=2, layers=2)
+SHORT = TrainSettings(steps=24, batch=4, time=32, learning_rate=1e-2, steps_per_dispatch=6)
+BASELINES = {**SPACE.baselines(), **SPACE.outside_references()}
+EXPLODES = """
+import jax.numpy as jnp
+from flax import nnx
+
+class TokenMixer(nnx.Module):
+    def __init__(self, width, heads, *, rngs):
+        self.scale = nnx.Param(jnp.ones(()))
+
+    def __call__(self, x):
+        return x * jnp.exp(1e4 * (self.scale[...] - 0.95))
+"""
+USELESS = """
+from flax import nnx
+
+class TokenMixer(nnx.Module):
+    def __init__(self, width, heads, *, rngs):
+        self.mix = nnx.Linear(width, width, rngs=rngs)
+
+    def __call__(self, x):
+        return self.mix(x)
+"""
+
+
+def run(source, corpus, folder, settings=SHORT, rungs=(6, 12, 24), floor=None):
+    sent = []
+    result = train(source, TINY, settings, corpus, 8, rungs, floor, folder, sent.append)
+    return result, [message["rung"] for message in sent]
+
+
+@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("settings", [ModelSettings(width=64, heads=2), ModelSettings()], ids=["small", "base"])
+def test_every_baseline_gives_a_model_of_equal_size(name, settings):
+    model = nnx.eval_shape(lambda: LanguageModel(load_mixer(BASELINES[name].source), settings, rngs=nnx.Rngs(0)))
+    embedding_and_norm = settings.width * (256 + 1)
+    expected = settings.layers * settings.layer_params * settings.width**2 + embedding_and_norm
+    assert count_params(model) == pytest.approx(expected, rel=0.02)
+
+
+def test_a_mixer_that_leaves_no_room_for_the_mlp_is_refused():
+    greedy = USELESS.replace("nnx.Linear(width, width, rngs=rngs)", "nnx.Linear(width, 12 * width, rngs=rngs)")
+    with pytest.raises(ValueError, match="too few are left"):
+        LanguageModel(load_mixer(greedy), TINY, rngs=nnx.Rngs(0))
+
+
+def test_the_model_sees_no_later_byte():
+    model = LanguageModel(load_mixer(BASELINES["deltanet"].source), TINY, rngs=nnx.Rngs(0))
+    windows = np.random.default_rng(0).integers(0, 256, (2, 33)).astype(np.uint8)
+    changed = windows.copy()
+    changed[:, 20:] ^= 1
+    same, other = (np.asarray(bits_per_token(model, jnp.asarray(w))) for w in (windows, changed))
+    np.testing.assert_array_equal(same[:, :19], other[:, :19])
+    assert (same[:, 19:] != other[:, 19:]).any()
+
+
+def test_a_fresh_model_guesses_almost_uniformly():
+    model = LanguageModel(load_mixer(USELESS), TINY, rngs=nnx.Rngs(0))
+    windows = np.random.default_rng(0).integers(0, 256, (16, 65)).astype(np.uint8)
+    assert float(bits_per_token(model, jnp.asarray(windows)).mean()) == pytest.approx(8, abs=1)
+
+
+def test_training_lowers_the_loss_and_the_numbers_are_whole(corpus, tmp_path):
+    result, rungs = run(BASELINES["gated_deltanet"].source, corpus, tmp_path)
+    assert result == {"trained": True}
+    assert [rung["step"] for rung in rungs] == [6, 12, 24]
+    assert rungs[-1]["bits_per_byte"] < rungs[0]["bits_per_byte"] < 8
+    assert rungs[-1]["flops_per_token"] > 2 * TINY.layers * TINY.layer_params * TINY.width**2
+    assert all(np.isfinite(value) for rung in rungs for value in rung.values())
+
+
+def test_a_trial_interrupted_at_a_rung_ends_as_if_it_had_not_been(corpus, tmp_path):
+    source = BASELINES["gated_deltanet"].source
+    _, whole = run(source, corpus, tmp_path / "whole")
+    run(source, corpus, tmp_path / "parts", rungs=(6, 12))
+    _, rest = run(source, corpus, tmp_path / "parts")
+    assert [rung["step"] for rung in rest] == [6, 12, 24], "the scheduler hears again of the rungs before"
+    assert rest[1] == json.loads((tmp_path / "parts" / "00000024.json").read_text())[1], "which are not trained again"
+    assert rest[-1]["bits_per_byte"] == whole[-1]["bits_per_byte"]
+    _, again = run(source, corpus, tmp_path / "parts")
+    assert again[-1]["bits_per_byte"] == whole[-1]["bits_per_byte"], "its outcome can still be told"
+    assert len(complete_checkpoints(tmp_path / "parts")) == 1
+
+
+def test_a_half_written_checkpoint_is_passed_over(corpus, tmp_path):
+    source = BASELINES["linear_attention"].source
+    run(source, corpus, tmp_path, rungs=(6,))
+    (tmp_path / "00000012.orbax-checkpoint-tmp-0").mkdir()
+    _, rungs = run(source, corpus, tmp_path, rungs=(6, 12))
+    assert [rung["step"] for rung in rungs] == [6, 12]
+
+
+def test_a_loss_that_is_not_finite_ends_the_trial(corpus, tmp_path):
+    result, rungs = run(EXPLODES, corpus, tmp_path)
+    assert result["crashed"]["cause"] == "diverged"
+    assert not rungs
+
+
+def test_a_loss_above_the_bigram_floor_ends_the_trial_at_a_quarter(corpus, tmp_path):
+    settings = replace(SHORT, steps=400, learning_rate=1e-9, steps_per_dispatch=50)
+    result, rungs = run(USELESS, corpus, tmp_path, settings, rungs=(50, 100, 400), floor=corpus.bigram_bits_per_byte)
+    assert result["crashed"]["cause"] == "floor"
+    assert "step 100" in result["crashed"]["reason"]
+    assert [rung["step"] for rung in rungs] == [50]
+
+
+def test_batches_are_a_function_of_seed_and_step():
+    data = np.arange(5000, dtype=np.uint32).astype(np.uint8)
+    together = batches(data, SHORT, 0, 10)
+    apart = np.concatenate([batches(data, SHORT, first, 5) for first in (0, 5)])
+    np.testing.assert_array_equal(together, apart)
+    assert together.shape == (10, SHORT.batch, SHORT.time + 1)
+    assert (batches(data, replace(SHORT, seed=1), 0, 10) != together).any()
+
+
+@pytest.mark.parametrize(
+    ("rungs", "most", "size"), [((75, 150, 300), 25, 25), ((10, 20, 40), 25, 10), ((7,), 25, 7), ((50, 101), 25, 1)]
+)
+def test_one_program_serves_every_stretch_between_rungs(rungs, most, size):
+    assert dispatch_size(rungs, most) == size
+
+
+def test_evaluation_does_not_depend_on_the_batch():
+    windows = held_out_windows(np.random.default_rng(0).integers(0, 256, 999).astype(np.uint8), 10, 32)
+    for batch in (1, 3, 4, 10, 16):
+        measured = evaluate_windows(lambda params, part: part[:, 0].astype(float), None, windows, batch)
+        np.testing.assert_array_equal(measured, windows[:, 0])
+
+
+def test_the_bigram_floor_is_the_entropy_of_pairs():
+    alternating = np.tile(np.array([65, 66], np.uint8), 5000)
+    assert bigram_bits_per_byte(alternating, alternating) < 0.01
+    noise = np.random.default_rng(0).integers(0, 256, 3_000_000).astype(np.uint8)
+    assert bigram_bits_per_byte(noise, noise[:10000]) == pytest.approx(8, abs=0.1)
+
+
+def test_settings_cross_a_pipe():
+    assert TrainSettings(**asdict(SHORT)) == SHORT
