@@ -1,0 +1,179 @@
+"""What was trained, how much better it is, and who becomes a parent."""
+
+import random
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from fakes import fitness
+
+from nas.archive import Archive, curve_of
+from nas.types import Budget, Candidate, Cost, Crashed, Outcome, Rejected, Rung, Trial
+
+
+def candidate(number: int, *parents: Trial) -> Candidate:
+    return Candidate(f"x = {number}\n", "decay", tuple(parent.candidate.id for parent in parents))
+
+
+def trial(
+    number: int, curve: dict[int, float], *parents: Trial, purpose: str = "search", seed: int = 0, name: str = ""
+) -> Trial:
+    step = max(curve)
+    rungs = tuple(Rung(step, bits) for step, bits in curve.items())
+    return Trial(
+        name or f"t{number:04d}",
+        candidate(number, *parents),
+        purpose,
+        Budget(40, seed),
+        fitness(curve[step], step),
+        Cost(),
+        rungs,
+    )
+
+
+def archive_of(*trials: Trial, elites: int = 8, outside: tuple[str, ...] = ()) -> Archive:
+    archive = Archive(elites, outside)
+    for each in trials:
+        archive.add(each)
+    return archive
+
+
+PARENT = trial(0, {10: 3.0, 20: 2.5, 40: 2.0}, purpose="baseline")
+
+
+# Gain
+
+
+@pytest.mark.parametrize(
+    ("curve", "gain"),
+    [
+        ({10: 2.9, 20: 2.25, 40: 1.5}, 0.5),
+        ({10: 2.9, 20: 2.25}, 0.25),
+        ({10: 2.875}, 0.125),
+        ({10: 2.0, 20: 2.0, 40: 2.5}, 0.0),
+        ({10: 2.0, 20: 2.75}, 0.0),
+        ({40: 2.0}, 0.0),
+        ({15: 1.0}, None),
+        ({10: 2.5, 15: 1.0}, 0.5),
+    ],
+)
+def test_a_gain_is_that_at_the_last_rung_that_both_reached(curve: dict[int, float], gain: float | None) -> None:
+    assert archive_of(PARENT).gain(trial(1, curve, PARENT)) == gain
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_gain_is_over_the_better_parent(order: tuple[int, int]) -> None:
+    parents = (PARENT, trial(1, {10: 2.9, 20: 2.4, 40: 1.75}))
+    child = trial(2, {10: 2.5, 20: 2.25, 40: 1.5}, *(parents[index] for index in order))
+    assert archive_of(*parents).gain(child) == 0.25
+
+
+def test_without_a_parent_in_the_archive_there_is_no_gain() -> None:
+    assert archive_of(PARENT).gain(trial(1, {40: 1.0})) is None
+    assert archive_of().gain(trial(1, {40: 1.0}, PARENT)) is None
+    unknown = trial(3, {40: 2.0})
+    assert archive_of(PARENT).gain(trial(1, {40: 1.5}, PARENT, unknown)) == 0.5, "one known parent is enough"
+
+
+@pytest.mark.parametrize(("bits", "gain"), [(1.95, 0.0), (1.9, 0.0), (1.75, 0.25), (2.3, 0.0)])
+def test_a_gain_within_the_noise_is_none(bits: float, gain: float) -> None:
+    repeats = [trial(0, {10: 3.5, 20: 2.5, 40: 2.0 + spread}, purpose="confirm", seed=1) for spread in (0.2, -0.2)]
+    archive = archive_of(PARENT, *repeats)
+    assert archive.noise(40) == pytest.approx(0.2) and archive.noise(20) == 0 and archive.noise(10) > 0.25
+    assert archive.gain(trial(1, {40: bits}, PARENT)) == gain
+
+
+def test_the_noise_is_that_of_the_rung() -> None:
+    archive = archive_of(PARENT, trial(0, {10: 2.0, 20: 2.5, 40: 2.0}, purpose="confirm", seed=1))
+    assert archive.gain(trial(1, {10: 2.5}, PARENT)) == 0.0, "a gain of 0.5 where seeds differ by 1"
+    assert archive.gain(trial(1, {10: 2.5, 20: 2.375}, PARENT)) == 0.125
+
+
+def test_noise_is_pooled_over_what_was_repeated() -> None:
+    archive = archive_of(PARENT, trial(1, {40: 5.0}), trial(2, {40: 7.0}))
+    assert archive.noise(40) == 0, "different candidates are no repeats"
+    for number, bits in ((1, 5.5), (2, 7.125), (2, 7.25)):
+        archive.add(trial(number, {40: bits}, purpose="confirm", seed=1))
+    squares = (0.25**2 + 0.25**2) + (0.125**2 + 0 + 0.125**2)
+    assert archive.noise(40) == pytest.approx((squares / (1 + 2)) ** 0.5)
+    assert archive.noise(30) == 0
+
+
+# Ranking
+
+
+def test_the_furthest_comes_first_then_the_best() -> None:
+    ranks = [{40: 2.0}, {40: 2.1}, {20: 1.0}, {20: 1.1}, {10: 0.5}]
+    trials = [trial(number, curve) for number, curve in enumerate(ranks)]
+    for seed in range(10):
+        shuffled = random.Random(seed).sample(trials, len(trials))
+        assert archive_of(*shuffled).ranked() == trials
+
+
+def test_ties_are_ranked_by_id_whatever_the_order_of_arrival() -> None:
+    trials = [trial(number, {40: 2.0}) for number in range(9)]
+    assert archive_of(*reversed(trials)).ranked() == trials
+
+
+@pytest.mark.parametrize("outcome", [Rejected("cost", "quadratic"), Crashed("raised", "Error")], ids=["no", "crash"])
+def test_what_was_not_trained_is_not_kept(outcome: Outcome) -> None:
+    archive = archive_of(replace(PARENT, outcome=outcome))
+    assert archive.ranked() == [] and archive.noise(40) == 0
+    assert archive.choose_parents(1, random.Random(0)) == []
+
+
+def test_a_confirmation_changes_no_rank() -> None:
+    lucky = trial(0, {40: 0.5}, purpose="confirm", seed=1)
+    assert archive_of(PARENT, lucky).ranked() == [PARENT]
+    assert archive_of(lucky).ranked() == []
+
+
+def test_a_curve_has_every_rung() -> None:
+    assert curve_of(PARENT) == {10: 3.0, 20: 2.5, 40: 2.0}
+
+
+# Parents
+
+
+def frequencies(archive: Archive, draws: int = 20_000) -> dict[str, float]:
+    rng = random.Random(0)
+    chosen = Counter(archive.choose_parents(1, rng)[0].id for _ in range(draws))
+    return {name: count / draws for name, count in chosen.items()}
+
+
+@pytest.mark.parametrize("children", [(0, 0, 0, 0), (5, 0, 0, 1), (100, 0, 0, 0)])
+def test_parents_are_chosen_by_rank_and_children(children: tuple[int, ...]) -> None:
+    trials = [trial(number, {40: 2.0 + number}) for number in range(6)]
+    archive = archive_of(*trials, elites=4)
+    for parent, count in zip(trials, children, strict=False):
+        for number in range(count):
+            archive.note_child(candidate(100 + number, parent))
+    weights = [1 / ((1 + rank) * (1 + count)) for rank, count in enumerate(children)]
+    expected = {t.candidate.id: w / sum(weights) for t, w in zip(trials, weights, strict=False)}
+    assert frequencies(archive) == pytest.approx(expected, abs=0.015), "and the fifth is no elite"
+
+
+@pytest.mark.parametrize("count", range(7))
+def test_parents_differ_and_are_as_many_as_there_are(count: int) -> None:
+    trials = [trial(number, {40: 2.0 + number}) for number in range(5)]
+    archive = archive_of(*trials, elites=4)
+    for seed in range(50):
+        parents = archive.choose_parents(count, random.Random(seed))
+        assert len({parent.id for parent in parents}) == len(parents) == min(count, 4)
+        assert parents == archive.choose_parents(count, random.Random(seed))
+
+
+def test_every_proposal_is_a_child_of_each_of_its_parents() -> None:
+    first, second = trial(0, {40: 2.0}), trial(1, {40: 2.0})
+    archive = archive_of(first, second)
+    archive.note_child(candidate(7, first, second))
+    archive.note_child(candidate(8, first))
+    weights = [1 / 3, 1 / 2 / 2]
+    assert frequencies(archive)[first.candidate.id] == pytest.approx(weights[0] / sum(weights), abs=0.015)
+
+
+def test_what_is_trained_for_comparison_alone_is_nobodys_parent() -> None:
+    outside = trial(0, {40: 0.5}, purpose="baseline")
+    archive = archive_of(outside, only := trial(1, {40: 2.0}), outside=(outside.candidate.id,), elites=1)
+    assert archive.ranked() == [outside, only] and archive.possible_parents() == [only]
+    assert set(frequencies(archive, 100)) == {only.candidate.id}
