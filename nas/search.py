@@ -191,6 +191,11 @@ class Search:
         """Whether nothing is running and nothing will be handed out any more."""
         return self.end_reason is not None and not self.in_flight
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether the proposer has nothing more to propose."""
+        return self._proposals_ended is not None
+
     def stop(self, reason: str) -> None:
         """Hands out nothing more; what runs and is never told of is handed out again on resume."""
         if self.end_reason is None:
@@ -353,10 +358,16 @@ class Search:
         return {trial.certificate.fingerprint: trial.candidate.id for trial in self._told() if trial.certificate}
 
     def reference_flops_per_token(self) -> float | None:
-        """Forward FLOPs per token of the reference baseline's mixer, once it has its certificate."""
-        baselines = [trial for trial in self._told() if trial.purpose == "baseline"]
-        certified = [trial.certificate for trial in baselines if trial.candidate.name == self._space.reference]
-        return next((certificate.flops_per_token for certificate in certified if certificate), None)
+        """Forward FLOPs per token of the reference's mixer; the dearest baseline's in a search without the reference.
+
+        None until a baseline has its certificate.
+        """
+        flops = {
+            trial.candidate.name: trial.certificate.flops_per_token
+            for trial in self._told()
+            if trial.purpose == "baseline" and trial.certificate
+        }
+        return flops.get(self._space.reference, max(flops.values(), default=None))
 
     def _told(self) -> list[Trial]:
         with self._lock:

@@ -55,8 +55,8 @@ class ModelSettings:
         Transformer's layer has 4 in its attention and 8 in its MLP.
     """
 
-    width: int = 128
-    heads: int = 4
+    width: int = 64
+    heads: int = 2
     layers: int = 2
     layer_params: float = 12.0
 
@@ -90,7 +90,7 @@ class TaskSettings:
     """Language modelling on bytes: `validation_windows` windows of the training length measure each rung."""
 
     kind: str = "language_modelling"
-    validation_windows: int = 256
+    validation_windows: int = 128
 
     def __post_init__(self) -> None:
         _require(self.kind == "language_modelling", f"task.kind={self.kind}: there is language_modelling")
@@ -112,14 +112,14 @@ class TrainSettings:
       memory_gib: resident memory of one contained process.
     """
 
-    steps: int = 300
-    batch: int = 16
+    steps: int = 256
+    batch: int = 4
     time: int = 256
     learning_rate: float = 4e-3
     warmup: float = 0.1
     weight_decay: float = 0.1
     clip: float = 1.0
-    steps_per_dispatch: int = 25
+    steps_per_dispatch: int = 32
     seed: int = 0
     timeout_seconds: float = 900.0
     memory_gib: float = 4.0
@@ -156,7 +156,7 @@ class SchedulerSettings:
 
     kind: str = "asha"
     first_rung: float = 0.25
-    reduction_factor: float = 2.0
+    reduction_factor: float = 4.0
 
     def __post_init__(self) -> None:
         _require(self.kind in ("asha", "none"), f"scheduler.kind={self.kind}: there are asha and none")

@@ -41,6 +41,7 @@ class Summary:
       gain: best baseline's bits per byte minus the best candidate's, paired over fresh seeds (those by which neither
         was chosen); None if there are none.
       noise: standard deviation of bits per byte over training seeds.
+      more_trials: how many to go on with; None if the proposer has no more.
     """
 
     rows: Sequence[Row]
@@ -49,6 +50,7 @@ class Summary:
     gain: Interval | None
     noise: float
     outcomes: Counter[str]
+    more_trials: int | None = None
 
     def verdict(self) -> str:
         """The result in one sentence."""
@@ -116,9 +118,9 @@ class Summary:
         commands.append((f"nas ui results_dir={folder.parent}", "every candidate in the browser"))
         if self.best:
             commands.append((f"nas train {folder / 'best.py'} train.seed=7", "trains the best one once more"))
-        if reason == "trials":
-            more = 2 * sum(self.outcomes.values()) or 24
-            commands.append((f"nas search resume={folder} search.trials={more}", "goes on with more candidates"))
+        if reason == "trials" and self.more_trials:
+            more = f"nas search resume={folder} search.trials={self.more_trials}"
+            commands.append((more, "goes on with more candidates"))
         return commands
 
 
@@ -138,6 +140,7 @@ def summarize(search: Search, top: int = 5) -> Summary:
         gain=_paired_gain(search, best, baseline),
         noise=search.archive.noise(search.settings.train.steps),
         outcomes=Counter(_kind(trial) for trial in search.trials.values() if trial.purpose == "search"),
+        more_trials=None if search.exhausted else max(2 * search.settings.search.trials, 1),
     )
 
 

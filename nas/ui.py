@@ -93,7 +93,7 @@ def _taken_port(host: str, port: int) -> str | None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just left is free
             probe.bind(address)
     except (OSError, OverflowError) as error:
-        return f"Port {port} of {host} cannot be used ({error}): choose another with port=..."
+        return f"Port {port} of {host} cannot be used ({error}): choose another with --port N"
     return None
 
 

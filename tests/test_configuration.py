@@ -301,6 +301,7 @@ def test_without_changes_it_is_as_it_was_but_for_its_place() -> None:
     ("overrides", "changed"),
     [
         (["search.trials=99"], {"search.trials": 99}),
+        (["search.confirm_seeds=5"], {"search.confirm_seeds": 5}),
         (["budget.minutes=5"], {"budget.minutes": 5}),
         (["++budget.minutes=null"], {"budget.minutes": None}),
         (["budget=open"], {"budget.minutes": None}),
@@ -322,14 +323,14 @@ def test_what_can_not_change_a_result_can_be_changed(overrides: list[str], chang
 )
 def test_what_could_change_a_result_can_not(override: str) -> None:
     key = override.partition("=")[0]
-    if key == "search.trials" or key.partition(".")[0] in ("budget", "execution", "tracking"):
+    if key in ("search.trials", "search.confirm_seeds") or key.partition(".")[0] in ("budget", "execution", "tracking"):
         going_on(override)
     else:
         with pytest.raises(ConfigurationError) as caught:
             resumed(FOLDER, RECORDED, Settings(), ["resume=x", override])
         assert str(caught.value) == (
             f"{override} can't be changed on resume, since earlier trials ran without it; "
-            "only search.trials, budget, execution, tracking can"
+            "only search.trials, search.confirm_seeds, budget, execution, tracking can"
         )
 
 
@@ -357,3 +358,7 @@ def test_the_parts_are_as_they_are_named() -> None:
     found = settings("execution=gpu", "tracking=none", "budget=evening")
     assert isinstance(found.execution, ExecutionSettings) and found.execution.gpus_per_trial == 0.25
     assert found.tracking == TrackingSettings("none") and found.budget == BudgetSettings(minutes=180)
+
+
+def test_the_default_configuration_is_the_default_settings() -> None:
+    assert settings() == Settings()

@@ -12,7 +12,7 @@ from nas.errors import UserError
 from nas.sandbox import Box
 from nas.settings import Settings
 from nas.space import load_space
-from nas.terminal import make_console
+from nas.terminal import make_console, printable
 from nas.trial import GIB, gate_arguments, run_gate
 
 _PRELOAD = ("jax", "flax.nnx", "einops", "nas.gate.boxed")
@@ -68,7 +68,7 @@ def verdict_on(source: str, settings: Settings) -> dict[str, Any]:
 def _show(verdict: dict[str, Any], console: Console) -> None:
     for name, seen in verdict["checks"].items():
         mark = "[red]no[/]" if name == verdict["failed"] else "[green]ok[/]"
-        console.print(f"{mark} {name:<10} {escape(str(seen))}", soft_wrap=True)
+        console.print(f"{mark} {name:<10} {escape(printable(str(seen)))}", soft_wrap=True)
     if certificate := verdict["certificate"]:
         console.print(
             f"{certificate['params']:,} parameters, {certificate['flops_per_token']:,.0f} FLOPs per token, "

@@ -74,9 +74,16 @@ def _run(settings: Settings, folder: Folder, space: SearchSpace, corpus: Corpus)
     journal = Journal(folder.journal)
     events = journals.read(folder.journal)  # under its lock: no other process can add to it now
     console = make_console()
-    tracker = _tracker(settings, folder)
-    with contextlib.closing(journal), LiveView(folder.name, settings.search.trials, console) as view:
-        listeners = [tracker.write, view.write] if tracker else [view.write]
+    with contextlib.ExitStack() as stack:
+        stack.callback(journal.close)
+        view = stack.enter_context(LiveView(folder.name, settings.search.trials, console))
+        view.catch_up(events)
+        listeners = [view.write]
+        if tracker := _tracker(settings, folder):
+            stack.callback(tracker.close)
+            listeners.append(tracker.write)
+            for event in events:
+                tracker.write(event)
 
         def record(event: Event) -> None:
             written = journal.append(event)
@@ -85,10 +92,6 @@ def _run(settings: Settings, folder: Folder, space: SearchSpace, corpus: Corpus)
 
         searched = Search(settings, space, record)
         searched.replay(events)
-        view.catch_up(events)
-        if tracker:
-            for event in events:
-                tracker.write(event)
         record({"event": "resume"} if events else _first_event(settings, folder, corpus))
         console.print(_opening(settings, folder, corpus, resumed=bool(events)), markup=False)
 
@@ -106,8 +109,6 @@ def _run(settings: Settings, folder: Folder, space: SearchSpace, corpus: Corpus)
         _store_best(folder, summary)
         best = summary.best.id if summary.best else None
         record({"event": "end", "reason": searched.end_reason, "best": best, "summary": summary.markdown()})
-    if tracker:
-        tracker.close()
     summary.show(console, folder.path, searched.end_reason or "")
     return _exit_code(searched.end_reason or "")
 

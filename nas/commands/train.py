@@ -13,7 +13,7 @@ from nas.search import rung_steps
 from nas.settings import Settings
 from nas.space import SearchSpace, load_space
 from nas.tasks.corpus import prepare
-from nas.terminal import make_console
+from nas.terminal import make_console, printable
 from nas.trial import PRELOAD, gate_arguments, make_spec, run_trial
 
 
@@ -64,7 +64,7 @@ def train(what: str, settings: Settings) -> int:
         )
         return 0
     where = outcome.get("check") or outcome.get("cause")
-    console.print(f"{outcome['kind']} ({where}): {escape(outcome['reason'])}", soft_wrap=True)
+    console.print(f"{outcome['kind']} ({where}): {escape(printable(outcome['reason']))}", soft_wrap=True)
     return 1
 
 
