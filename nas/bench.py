@@ -28,7 +28,7 @@ from nas.settings import Settings
 from nas.space import SearchSpace, load_space
 from nas.tasks.corpus import prepare
 from nas.terminal import make_console
-from nas.trial import GIB, PRELOAD, gate_arguments, make_spec, run_gate, run_trial
+from nas.trial import PRELOAD, gate_arguments, make_spec, memory_bytes, run_gate, run_trial
 
 OUTPUT = Path("results/bench.json")
 
@@ -84,7 +84,7 @@ def _verdicts(settings: Settings, space: SearchSpace, box: Box) -> Iterator[Figu
     seconds = []
     for candidate in space.baselines().values():
         with tempfile.TemporaryDirectory() as scratch, _timed() as verdict:
-            run_gate(candidate.source, gate, box, Path(scratch), 60, round(settings.train.memory_gib * GIB))
+            run_gate(candidate.source, gate, box, Path(scratch), 60, memory_bytes(settings))
         seconds.append(verdict())
     yield Figure("a warm verdict of the gate, mean over the baselines", sum(seconds) / len(seconds), "s", "at most 5 s")
     yield Figure("a warm verdict of the gate, slowest baseline", max(seconds), "s", "at most 5 s")

@@ -139,6 +139,11 @@ class Search:
             if not self._is_copy(assignment):
                 return assignment
             self._reject_copy(assignment)
+        cap = self.settings.budget.trials
+        if cap is not None and self._asked >= cap:
+            if not self.in_flight:
+                self.stop(f"budget.trials={cap}")
+            return None
         for candidate, seed, purpose in self._comparisons():
             if (candidate.id, seed) not in self._compared:
                 return self._assign(candidate, purpose, seed)

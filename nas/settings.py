@@ -109,7 +109,6 @@ class TrainSettings:
       steps_per_dispatch: steps in one call of the compiled program.
       seed: fixes initial parameters and data order, the same for every candidate. Fresh seeds are counted up from it.
       timeout_seconds: wall-clock after which a trial is ended as Crashed("timeout").
-      memory_gib: resident memory of one contained process.
     """
 
     steps: int = 256
@@ -122,7 +121,6 @@ class TrainSettings:
     steps_per_dispatch: int = 32
     seed: int = 0
     timeout_seconds: float = 900.0
-    memory_gib: float = 4.0
 
     def __post_init__(self) -> None:
         _require(min(self.steps, self.batch, self.time, self.steps_per_dispatch) >= 1, "train.* sizes must be >= 1")
@@ -131,7 +129,7 @@ class TrainSettings:
         _require(self.weight_decay >= 0, f"train.weight_decay={self.weight_decay} must not be negative")
         _require(self.clip > 0, f"train.clip={self.clip} must be positive")
         _require(0 <= self.seed < 2**31, f"train.seed={self.seed} must be in [0, 2^31)")
-        _require(min(self.timeout_seconds, self.memory_gib) > 0, "train.timeout_seconds, memory_gib must be positive")
+        _require(self.timeout_seconds > 0, f"train.timeout_seconds={self.timeout_seconds} must be positive")
 
 
 @dataclass(frozen=True)
@@ -193,21 +191,25 @@ class BudgetSettings:
     """Caps; `null` for none. At a cap the search ends in good order and says which one.
 
     Attributes:
+      trials: trials of any purpose, baselines and confirmations among them; those that run are finished.
       minutes: wall-clock of the whole search.
       device_hours: summed training time of all trials.
       params: parameters of one mixer, in units of width^2.
       flops_per_token: forward FLOPs of one mixer per token, as a multiple of the reference baseline's.
+      memory_gib: resident memory of one contained process.
       gate_seconds: wall-clock of the gate for one candidate.
     """
 
+    trials: int | None = None
     minutes: float | None = None
     device_hours: float | None = None
     params: float = 10.0
     flops_per_token: float = 4.0
+    memory_gib: float = 4.0
     gate_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        for name in ("minutes", "device_hours", "params", "flops_per_token", "gate_seconds"):
+        for name in ("trials", "minutes", "device_hours", "params", "flops_per_token", "memory_gib", "gate_seconds"):
             value = getattr(self, name)
             _require(value is None or value > 0, f"budget.{name}={value} must be positive")
 

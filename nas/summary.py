@@ -37,7 +37,7 @@ class Summary:
     """What a search found.
 
     Attributes:
-      rows: baselines and the best candidates, best first.
+      rows: baselines and the best candidates, in the order of the seed that all were trained with.
       gain: best baseline's bits per byte minus the best candidate's, paired over fresh seeds (those by which neither
         was chosen); None if there are none.
       noise: standard deviation of bits per byte over training seeds.
@@ -134,7 +134,7 @@ def summarize(search: Search, top: int = 5) -> Summary:
         if (by_seed := search.bits_per_byte_by_seed(trial.candidate.id))
     ]
     return Summary(
-        rows=sorted(rows, key=lambda row: row.mean),
+        rows=sorted(rows, key=lambda row: row.by_seed.get(search.settings.train.seed, row.mean)),
         best=best,
         best_baseline=baseline,
         gain=_paired_gain(search, best, baseline),

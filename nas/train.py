@@ -28,7 +28,7 @@ from nas.tasks.corpus import Corpus
 
 Send = Callable[[dict[str, Any]], None]
 _FLOOR_FRACTION = 0.25  # of the budget: by then a model worth its time beats a table of byte pairs,
-_FLOOR_STEPS = 60  # unless it has had fewer steps than these
+_FLOOR_STEPS = 100  # unless it has had fewer steps than these
 
 
 def boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class TrialSpec:
     source: str
     gate: dict[str, Any] | None
     gate_seconds: float
+    memory_bytes: int
     model: dict[str, Any]
     train: dict[str, Any]
     corpus: dict[str, Any]
@@ -60,6 +61,7 @@ def make_spec(
         source=source,
         gate=gate,
         gate_seconds=settings.budget.gate_seconds,
+        memory_bytes=memory_bytes(settings),
         model=asdict(settings.model),
         train=asdict(replace(settings.train, seed=seed)),
         corpus=asdict(corpus),
@@ -69,6 +71,11 @@ def make_spec(
         fitness=settings.fitness.kind,
         folder=str(folder),
     )
+
+
+def memory_bytes(settings: Settings) -> int:
+    """Resident memory of one contained process."""
+    return round(settings.budget.memory_gib * GIB)
 
 
 def gate_arguments(
@@ -96,7 +103,9 @@ def run_trial(spec: TrialSpec, box: Box) -> Iterator[Message]:
     started = time.monotonic()
     cost = Cost()
     if spec.gate is not None:
-        verdict = run_gate(spec.source, spec.gate, box, Path(spec.folder) / "gate", spec.gate_seconds, _memory(spec))
+        verdict = run_gate(
+            spec.source, spec.gate, box, Path(spec.folder) / "gate", spec.gate_seconds, spec.memory_bytes
+        )
         cost = replace(cost, gate_seconds=time.monotonic() - started)
         if "certificate" not in verdict:
             yield {"outcome": verdict["outcome"], "cost": asdict(_total(cost, started))}
@@ -104,7 +113,7 @@ def run_trial(spec: TrialSpec, box: Box) -> Iterator[Message]:
         yield {"certificate": verdict["certificate"]}
     training = time.monotonic()
     measured: dict[str, Any] | None = None
-    limits = Limits(seconds=spec.train["timeout_seconds"], memory_bytes=_memory(spec))
+    limits = Limits(seconds=spec.train["timeout_seconds"], memory_bytes=spec.memory_bytes)
     arguments = {**asdict(spec), "checkpoints": str(Path(spec.folder) / "checkpoints")}
     outcome: dict[str, Any] = {}
     for message in box.run("nas.train:boxed", arguments, Path(spec.folder), limits):
@@ -184,10 +193,6 @@ def _is_measurement(measured: Any) -> bool:
 
 def _crashed(cause: str, reason: str) -> dict[str, Any]:
     return {"kind": "crashed", "cause": str(cause), "reason": str(reason)[-4000:]}
-
-
-def _memory(spec: TrialSpec) -> int:
-    return round(spec.train["memory_gib"] * GIB)
 
 
 def _trained(cost: Cost, training: float, started: float) -> Cost:

@@ -38,3 +38,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 def environment() -> dict[str, str]:
     """For subprocesses that run the command line."""
     return {**os.environ, "COLUMNS": "120"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole searches first: they take minutes, and the other worker does the rest meanwhile."""
+    items.sort(key=lambda item: item.path.name != "test_end_to_end.py")

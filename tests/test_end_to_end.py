@@ -22,12 +22,13 @@ TINY = [
     "train.batch=2",
     "train.time=32",
     "train.steps_per_dispatch=3",
-    "train.memory_gib=2",
+    "budget.memory_gib=2",
     "task.validation_windows=4",
     "search.trials=4",
     "search.noise_seeds=0",
     "search.confirm_seeds=1",
     "execution.workers=1",
+    "scheduler.reduction_factor=2",
     "budget.gate_seconds=8",
 ]
 HOSTILE = """

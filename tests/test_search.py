@@ -616,7 +616,9 @@ def test_rungs_rise_to_the_last_step(steps: int, first: float, factor: float) ->
 
 
 def test_the_usual_rungs() -> None:
-    assert rung_steps(Settings(train=TrainSettings(steps=300))) == (75, 150, 300)
+    assert rung_steps(Settings()) == (64, 256)
+    halved = SchedulerSettings(reduction_factor=2)
+    assert rung_steps(Settings(train=TrainSettings(steps=300), scheduler=halved)) == (75, 150, 300)
 
 
 def test_importing_the_search_is_quick_and_brings_no_accelerator_with_it() -> None:
@@ -631,3 +633,13 @@ print({"jax", "jaxlib", "flax", "optax", "orbax", "ray", "mlflow", "hydra", "sci
     seconds, imported = shown.stdout.splitlines()
     assert imported == "set()"
     assert float(seconds) < 0.5
+
+
+@pytest.mark.parametrize("cap", [1, 4, 9])
+def test_the_cap_on_trials_counts_all_of_them_and_lets_the_last_finish(cap: int) -> None:
+    settings = replace(make_settings(trials=20), budget=BudgetSettings(trials=cap))
+    search, events = start(settings)
+    simulate(search, workers=3)
+    assert search.end_reason == f"budget.trials={cap}"
+    assert len(search.trials) == cap
+    assert sum(event["event"] == "ask" for event in events) == cap

@@ -9,9 +9,9 @@ from nas.trial import gate_arguments, make_spec, run_trial
 
 SETTINGS = Settings(
     model=ModelSettings(width=16, heads=2, layers=1),
-    train=TrainSettings(steps=12, batch=2, time=32, steps_per_dispatch=3, timeout_seconds=60, memory_gib=2),
+    train=TrainSettings(steps=12, batch=2, time=32, steps_per_dispatch=3, timeout_seconds=60),
     task=TaskSettings(validation_windows=4),
-    budget=BudgetSettings(gate_seconds=30),
+    budget=BudgetSettings(gate_seconds=30, memory_gib=2),
 )
 GOOD = SPACE.baselines()["linear_attention"].source
 HOSTILE = {
@@ -39,7 +39,7 @@ def run(source, box, corpus, folder, gated=True, seconds=30.0):
         model=SETTINGS.model,
         train=TrainSettings(**{**vars(SETTINGS.train), "timeout_seconds": seconds}),
         task=SETTINGS.task,
-        budget=BudgetSettings(gate_seconds=seconds),
+        budget=BudgetSettings(gate_seconds=seconds, memory_gib=2),
     )
     spec = make_spec(
         source,
@@ -57,7 +57,7 @@ def run(source, box, corpus, folder, gated=True, seconds=30.0):
 def test_a_good_candidate_is_certified_measured_and_scored(box, corpus, tmp_path):
     certificate, *rungs, last = run(GOOD, box, corpus, tmp_path)
     assert set(certificate["certificate"]["checks"]) >= {"static", "contract", "causality", "purity", "cost", "novelty"}
-    assert [rung["rung"]["step"] for rung in rungs] == [3, 6, 12]
+    assert [rung["rung"]["step"] for rung in rungs] == [3, 12]
     assert last["outcome"]["kind"] == "fitness"
     assert last["outcome"]["score"] == -last["outcome"]["bits_per_byte"]
     assert last["outcome"]["peak_bytes"] > 0

@@ -13,7 +13,7 @@ from nas.sandbox import Box
 from nas.settings import Settings
 from nas.space import load_space
 from nas.terminal import make_console, printable
-from nas.trial import GIB, gate_arguments, run_gate
+from nas.trial import gate_arguments, memory_bytes, run_gate
 
 _PRELOAD = ("jax", "flax.nnx", "einops", "nas.gate.boxed")
 
@@ -47,7 +47,7 @@ def verdict_on(source: str, settings: Settings) -> dict[str, Any]:
     box = Box((*_PRELOAD, *sorted(space.allowed_imports)))
     try:
         with tempfile.TemporaryDirectory(prefix="nas-check-") as scratch:
-            memory = round(settings.train.memory_gib * GIB)
+            memory = memory_bytes(settings)
             result = run_gate(source, gate, box, Path(scratch), settings.budget.gate_seconds, memory)
     finally:
         box.close()

@@ -93,7 +93,7 @@ def _run(settings: Settings, folder: Folder, space: SearchSpace, corpus: Corpus)
         searched = Search(settings, space, record)
         searched.replay(events)
         record({"event": "resume"} if events else _first_event(settings, folder, corpus))
-        console.print(_opening(settings, folder, corpus, resumed=bool(events)), markup=False)
+        console.print(_opening(settings, folder, corpus, resumed=bool(events)), markup=False, soft_wrap=True)
 
         def spec(assignment: Assignment) -> TrialSpec:
             return _spec(assignment, searched, settings, space, corpus, folder)

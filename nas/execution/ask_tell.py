@@ -83,7 +83,7 @@ class AskTell(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         running = self.running.pop(trial_id, None)
-        if running is None or self.failure or self.halting:
+        if running is None or self.failure or (self.halting and "outcome" not in _event_of(result)):
             return
         self._safely(self._take_end, running, result, error)
 

@@ -1,0 +1,174 @@
+"""Between Ray Tune and the search: nothing blocks, nothing is lost, and halving goes on where it was."""
+
+import json
+import time
+from types import SimpleNamespace
+
+import pytest
+from fakes import make_settings, start
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from nas.execution.ask_tell import AskTell, EndOfSearch
+from nas.execution.scheduler import DECIDED, METRIC, STEP, Halving
+from nas.execution.tune import ExecutionError, _workers
+from nas.settings import ExecutionSettings
+from nas.trial import TrialSpec
+from nas.types import Crashed, Fitness, Rung
+
+SPEC = TrialSpec("", None, 1.0, 1, {}, {}, {}, 1, [10, 40], None, "bits_per_byte", "/nowhere")
+MEASURED = {
+    "step": 10,
+    "bits_per_byte": 3.0,
+    "stderr": 0.1,
+    "train_seconds": 2.0,
+    "tokens_per_second": 100.0,
+    "flops_per_token": 5.0,
+    "params": 7,
+    "peak_bytes": 9,
+}
+COST = {"gate_seconds": 1.0, "train_seconds": 2.0, "total_seconds": 3.0}
+OUTCOME = {"kind": "fitness", "score": -3.0, "probes": {}} | {
+    name: value for name, value in MEASURED.items() if name != "train_seconds"
+}
+
+
+def trial(name, purpose="search"):
+    return SimpleNamespace(trial_id=name, config={"purpose": purpose})
+
+
+def result(step, bits_per_byte, decided=False):
+    return {STEP: step, METRIC: bits_per_byte, DECIDED: decided}
+
+
+def rung_result(**changes):
+    return {"event": json.dumps({"rung": MEASURED, "cost": COST, **changes}), "certificate": "null"}
+
+
+def halving(*seen):
+    """A scheduler on whose first rung these have been measured."""
+    scheduler = Halving(steps=40, first_rung=10, reduction_factor=2)
+    scheduler.refill({str(number): [Rung(10, value)] for number, value in enumerate(seen)})
+    return scheduler
+
+
+def decide(scheduler, name, step, value, purpose="search", decided=False):
+    candidate = trial(name, purpose)
+    if not hasattr(scheduler, "added"):
+        scheduler.added = set()
+    if name not in scheduler.added:
+        scheduler.added.add(name)
+        scheduler.on_trial_add(None, candidate)
+    return scheduler.on_trial_result(None, candidate, result(step, value, decided))
+
+
+class TestHalving:
+    def test_a_candidate_competes_with_what_an_earlier_run_measured(self):
+        assert decide(halving(2.0, 3.0), "worse", 10, 2.9) == TrialScheduler.STOP
+        assert decide(halving(2.0, 3.0), "better", 10, 2.1) == TrialScheduler.CONTINUE
+
+    @pytest.mark.parametrize("purpose", ["baseline", "confirm"])
+    def test_baselines_and_confirmations_are_never_stopped(self, purpose):
+        assert decide(halving(2.0, 3.0), "bad", 10, 9.0, purpose) == TrialScheduler.CONTINUE
+
+    def test_baselines_stand_on_the_rungs_and_confirmations_do_not(self):
+        scheduler = halving()
+        decide(scheduler, "baseline", 10, 2.0, "baseline")
+        assert decide(scheduler, "candidate", 10, 2.5) == TrialScheduler.STOP
+        scheduler = halving()
+        decide(scheduler, "confirmation", 10, 2.0, "confirm")
+        assert decide(scheduler, "candidate", 10, 2.5) == TrialScheduler.CONTINUE
+
+    def test_a_rung_below_the_checkpoint_is_not_decided_again(self):
+        scheduler = halving(2.0, 3.0)
+        assert decide(scheduler, "resumed", 10, 9.0, decided=True) == TrialScheduler.CONTINUE
+        assert decide(scheduler, "other", 10, 5.0) == TrialScheduler.STOP, "but it stands there"
+
+    def test_the_last_rung_is_for_the_trial_to_end_at(self):
+        assert decide(halving(), "only", 40, 2.0) == TrialScheduler.CONTINUE
+
+
+@pytest.fixture
+def ask_tell():
+    search, events = start(make_settings(trials=3, confirm_seeds=0, noise_seeds=0))
+    return AskTell(search, lambda assignment: SPEC, workers=2, constants={"cpus": 1}), search, events
+
+
+def suggested(ask_tell, name, patience=5.0):
+    deadline = time.monotonic() + patience
+    while (config := ask_tell.suggest(name)) is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return config
+
+
+class TestAskTell:
+    def test_a_slow_proposer_holds_nobody_up(self, ask_tell, monkeypatch):
+        asker, search, _ = ask_tell
+        asked = search.ask
+        monkeypatch.setattr(search, "ask", lambda: (time.sleep(0.5), asked())[1])
+        started = time.monotonic()
+        assert asker.suggest("a") is None
+        assert time.monotonic() - started < 0.1
+        assert suggested(asker, "a")["trial"] == "t0000"
+
+    def test_no_more_trials_than_workers(self, ask_tell):
+        asker, _, _ = ask_tell
+        assert suggested(asker, "a") and suggested(asker, "b")
+        assert suggested(asker, "c", patience=0.2) is None
+
+    def test_a_trial_that_the_scheduler_stopped_keeps_what_its_last_rung_measured(self, ask_tell):
+        asker, search, _ = ask_tell
+        suggested(asker, "a")
+        asker.on_trial_result("a", rung_result())
+        asker.on_trial_complete("a", rung_result())
+        told = search.trials["t0000"]
+        assert isinstance(told.outcome, Fitness) and told.outcome.step == 10
+        assert told.stopped and told.cost.gate_seconds == 1.0 and len(told.rungs) == 1
+
+    def test_a_lost_worker_is_no_evidence(self, ask_tell):
+        asker, search, _ = ask_tell
+        suggested(asker, "a")
+        asker.on_trial_complete("a", None, error=True)
+        outcome = search.trials["t0000"].outcome
+        assert isinstance(outcome, Crashed) and outcome.cause == "infrastructure"
+
+    def test_what_finishes_while_the_search_is_stopping_is_kept_and_the_rest_left_for_a_resume(self, ask_tell):
+        asker, search, _ = ask_tell
+        suggested(asker, "a")
+        suggested(asker, "b")
+        search.stop("interrupted")
+        assert EndOfSearch(asker).stop_all()
+        asker.on_trial_complete("a", {"event": json.dumps({"outcome": OUTCOME, "cost": COST}), "certificate": "null"})
+        asker.on_trial_complete("b", rung_result())
+        assert search.trials.keys() == {"t0000"}
+        assert asker.suggest("c") in (None, Searcher.FINISHED)
+
+    def test_a_journal_that_can_not_be_written_ends_the_search_with_its_error(self, ask_tell, monkeypatch):
+        asker, search, _ = ask_tell
+        suggested(asker, "a")
+        monkeypatch.setattr(search, "tell", lambda trial: (_ for _ in ()).throw(OSError("disk full")))
+        asker.on_trial_complete("a", rung_result())
+        assert isinstance(asker.failure, OSError)
+        assert asker.suggest("b") == Searcher.FINISHED and asker.halting
+
+    def test_it_can_be_pickled_as_tune_does(self, ask_tell):
+        import pickle
+
+        pickle.dumps(ask_tell[0])
+
+
+@pytest.mark.parametrize(
+    ("resources", "settings", "workers"),
+    [({"CPU": 8, "GPU": 2}, {"gpus_per_trial": 0.25}, 8), ({"CPU": 4}, {"workers": 2}, 2), ({"CPU": 3}, {}, 3)],
+)
+def test_as_many_workers_as_the_cluster_has_room_for(resources, settings, workers, monkeypatch):
+    monkeypatch.setattr("ray.cluster_resources", lambda: resources)
+    execution = ExecutionSettings(**settings)
+    wanted = {"CPU": execution.cpus_per_trial, "GPU": execution.gpus_per_trial}
+    assert _workers(execution, {kind: amount for kind, amount in wanted.items() if amount}) == workers
+
+
+def test_a_cluster_without_room_for_one_trial_is_an_error(monkeypatch):
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4})
+    with pytest.raises(ExecutionError, match="one trial needs 1 GPU and the cluster has 0 GPU"):
+        _workers(ExecutionSettings(), {"GPU": 1})
