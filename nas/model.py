@@ -39,7 +39,7 @@ class Layer(nnx.Module):
         self.mlp = Mlp(width, hidden, rngs=rngs)
 
     def __call__(self, x: Float[Array, "batch time width"]) -> Float[Array, "batch time width"]:
-        x = x + self.mixer(self.mixer_norm(x))
+        x = x + self.mixer(self.mixer_norm(x)).astype(x.dtype)
         return x + self.mlp(self.mlp_norm(x))
 
 

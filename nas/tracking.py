@@ -670,12 +670,18 @@ def _describe(candidate: Mapping[str, Any], outcome: Mapping[str, Any], certific
     return _cut("\n\n".join(sections) or "No motivation was given.")
 
 
+def _short(value: Any) -> Any:
+    """A measured number with the digits that mean something."""
+    return f"{value:.4f}" if isinstance(value, float) else value
+
+
 def _outcome_in_words(outcome: Mapping[str, Any]) -> list[str]:
     kind = outcome.get("kind")
     if kind is None:
         return ["**Outcome:** not known yet"]
     if kind == "fitness":
-        bits, error, step = (_escape(outcome.get(name)) for name in ("bits_per_byte", "stderr", "step"))
+        bits, error = (_escape(_short(outcome.get(name))) for name in ("bits_per_byte", "stderr"))
+        step = _escape(outcome.get("step"))
         early = ", stopped early by the scheduler" if outcome.get("stopped") else ""
         return [f"**Outcome:** trained to {bits} (standard error {error}) bits per byte in {step} steps{early}"]
     reason = _clean(outcome.get("reason"))

@@ -123,10 +123,10 @@ def run_trial(spec: TrialSpec, box: Box) -> Iterator[Message]:
                 outcome = _crashed("killed", "its process sent a measurement that is not one")
                 break
             yield {**message, "cost": asdict(_trained(cost, training, started))}
-        elif "crashed" in message:
-            outcome = _crashed(**message["crashed"])
-        elif "result" in message and "crashed" in message["result"]:
-            outcome = _crashed(**message["result"]["crashed"])
+        else:
+            ended = message if "crashed" in message else message.get("result")
+            if isinstance(ended, dict) and isinstance(ended.get("crashed"), dict):
+                outcome = _crashed(**ended["crashed"])
     outcome = outcome or fitness_json(measured, spec.fitness)
     yield {"outcome": outcome, "cost": asdict(_trained(cost, training, started))}
 
@@ -134,28 +134,24 @@ def run_trial(spec: TrialSpec, box: Box) -> Iterator[Message]:
 def run_gate(
     source: str, gate: dict[str, Any], box: Box, scratch: Path, seconds: float, memory_bytes: int
 ) -> dict[str, Any]:
-    """{"certificate": {...}}, or {"outcome": {"kind": "rejected" | "crashed", ...}}.
+    """{"certificate": {...}}, or {"outcome": {"kind": "rejected" | "crashed", ...}, "passed": [checks before it]}.
 
     A candidate that does not come back from a check, or takes its process with it, has failed that check.
     """
-    check = "static"
+    begun: list[str] = []
     arguments = {"source": source, "settings": gate}
     for message in box.run("nas.gate.boxed:boxed", arguments, scratch, Limits(seconds, memory_bytes)):
         if "started" in message:
-            check = str(message["started"])
+            begun.append(str(message["started"]))
         elif "result" in message:
-            return _verdict(message["result"])
+            return {**_verdict(message["result"]), "passed": begun[:-1]}
         elif "crashed" in message:
             crash = message["crashed"]
-            if crash["cause"] in ("timeout", "memory", "killed"):
-                return {
-                    "outcome": {
-                        "kind": "rejected",
-                        "check": check,
-                        "reason": f"while it was checked, {crash['reason']}",
-                    }
-                }
-            return {"outcome": _crashed(**crash)}
+            if crash["cause"] not in ("timeout", "memory", "killed"):
+                return {"outcome": _crashed(**crash)}
+            check = begun[-1] if begun else "static"
+            reason = f"while it was checked, {crash['reason']}"
+            return {"outcome": {"kind": "rejected", "check": check, "reason": reason}, "passed": begun[:-1]}
     return {"outcome": _crashed("infrastructure", "the gate gave no verdict")}
 
 
@@ -191,7 +187,7 @@ def _is_measurement(measured: Any) -> bool:
     )
 
 
-def _crashed(cause: str, reason: str) -> dict[str, Any]:
+def _crashed(cause: object = "killed", reason: object = "", **forged: object) -> dict[str, Any]:
     return {"kind": "crashed", "cause": str(cause), "reason": str(reason)[-4000:]}
 
 
