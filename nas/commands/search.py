@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from nas import journal as journals
 from nas.configuration import resumed
 from nas.errors import UserError
@@ -99,7 +101,7 @@ def _run(settings: Settings, folder: Folder, space: SearchSpace, corpus: Corpus)
             return _spec(assignment, searched, settings, space, corpus, folder)
 
         try:
-            with _interruptible(searched):
+            with _interruptible(searched, console):
                 tune.run(searched, spec, sorted(space.allowed_imports), _earlier_rungs(events), folder.path / "ray.log")
         except BaseException as error:
             with contextlib.suppress(journals.JournalError):
@@ -214,13 +216,14 @@ def _earlier_rungs(events: Sequence[Event]) -> dict[str, list[Rung]]:
 
 
 @contextlib.contextmanager
-def _interruptible(searched: Search) -> Iterator[None]:
+def _interruptible(searched: Search, console: Console) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the search in good order; a second one ends the process."""
 
     def interrupt(number: int, frame: Any) -> None:
         if searched.end_reason == "interrupted":
             raise KeyboardInterrupt
         searched.stop("interrupted")
+        console.print("stopping: what has finished is kept, and what runs will go on from its last rung on resume")
 
     previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
