@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nas.search import Search
-from nas.statistics import Interval, mean_interval
+from nas.statistics import Interval, mean_interval, standard_deviation
 from nas.terminal import printable
 from nas.types import Crashed, Fitness, Rejected, Trial
 
@@ -85,7 +85,17 @@ class Summary:
 
     def show(self, console: Console, folder: Path, reason: str) -> None:
         """Prints the result and the next commands."""
-        table = Table("architecture", "what it is", "bits per byte", "seeds", "tokens/s", "params", title="Result")
+        headers = (
+            "architecture",
+            "what it is",
+            "bits/byte ± deviation",
+            "seeds",
+            "tokens/s",
+            "FLOPs/token",
+            "state",
+            "params",
+        )
+        table = Table(*headers, title="Result")
         for row in self.rows:
             assert isinstance(row.trial.outcome, Fitness)
             table.add_row(
@@ -94,6 +104,8 @@ class Summary:
                 _scores(row),
                 str(len(row.by_seed)),
                 f"{row.trial.outcome.tokens_per_second:,.0f}",
+                f"{row.trial.outcome.flops_per_token:,.0f}",
+                _state(row.trial),
                 f"{row.trial.outcome.params:,}",
             )
         console.print(table)
@@ -157,9 +169,15 @@ def _paired_gain(search: Search, best: Trial | None, baseline: Trial | None) -> 
     return mean_interval([theirs[seed] - ours[seed] for seed in fresh]) if fresh else None
 
 
+def _state(trial: Trial) -> str:
+    """Bytes of one mixer's decoding state at batch 1."""
+    size = trial.certificate.state_bytes if trial.certificate else None
+    return "" if size is None else f"{size / 1024:,.1f} KiB"
+
+
 def _scores(row: Row) -> str:
-    values = row.by_seed.values()
-    return f"{row.mean:.4f}" if len(values) == 1 else f"{row.mean:.4f} ({min(values):.4f} to {max(values):.4f})"
+    values = list(row.by_seed.values())
+    return f"{row.mean:.4f}" if len(values) == 1 else f"{row.mean:.4f} ± {standard_deviation(values):.4f}"
 
 
 def _kind(trial: Trial) -> str:

@@ -85,7 +85,9 @@ class TestHalving:
         assert decide(scheduler, "other", 10, 5.0) == TrialScheduler.STOP, "but it stands there"
 
     def test_the_last_rung_is_for_the_trial_to_end_at(self):
-        assert decide(halving(), "only", 40, 2.0) == TrialScheduler.CONTINUE
+        scheduler = halving()
+        assert decide(scheduler, "first", 40, 2.0) == TrialScheduler.CONTINUE
+        assert decide(scheduler, "worse", 40, 3.0) == TrialScheduler.CONTINUE
 
 
 @pytest.fixture

@@ -19,11 +19,12 @@ class Halving(ASHAScheduler):
     """
 
     def __init__(self, steps: int, first_rung: int, reduction_factor: float):
+        self._steps = steps
         super().__init__(
             time_attr=STEP,
             metric=METRIC,
             mode="min",
-            max_t=steps + 1,  # the last rung is no stop: the trial ends by itself, with its outcome
+            max_t=steps + 1,
             grace_period=first_rung,
             reduction_factor=reduction_factor,
         )
@@ -33,8 +34,9 @@ class Halving(ASHAScheduler):
         if purpose == "confirm":
             return TrialScheduler.CONTINUE
         decision: str = super().on_trial_result(tune_controller, trial, result)
-        # From a rung below its checkpoint a resumed trial has gone on already: it stands there, and is not asked again.
-        may_stop = purpose == "search" and not result.get(DECIDED)
+        # At the last rung a trial ends by itself, with its outcome. From a rung below its checkpoint a resumed trial
+        # has gone on already: it stands there, and is not asked again.
+        may_stop = purpose == "search" and result[STEP] < self._steps and not result.get(DECIDED)
         return decision if may_stop else TrialScheduler.CONTINUE
 
     def refill(self, rungs: Mapping[str, Sequence[Rung]]) -> None:
