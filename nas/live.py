@@ -66,7 +66,7 @@ class Progress:
             best = self.best.get(purpose)
             if best is None or _order(event) < _order(best):
                 self.best[purpose] = event
-        line = f"{event['id']}  {title(event):34.34}  {describe(event)}"
+        line = f"{event['id']}  {title(event):40.40}  {describe(event)}"
         self.recent = [*self.recent, line][-_RECENT:]
         return line
 

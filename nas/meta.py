@@ -6,7 +6,7 @@ off-line. Credit is the child's gain over its parent; a gain within the noise, a
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from nas.settings import MetaSettings
@@ -15,8 +15,13 @@ from nas.settings import MetaSettings
 class Policy(Protocol):
     """Chooses among operators by their probability, and learns from gains."""
 
-    def probabilities(self, in_flight: Mapping[str, int]) -> dict[str, float]:
-        """Operator -> probability of being chosen now, given how many of its trials are running. Changes nothing."""
+    def probabilities(self, in_flight: Mapping[str, int], possible: Collection[str] | None = None) -> dict[str, float]:
+        """Operator -> probability of being chosen now. Changes nothing.
+
+        Args:
+          in_flight: operator -> how many of its trials are running.
+          possible: the operators that have something to change now; all of them if None. Others get 0.
+        """
         ...
 
     def update(self, operator: str, gain: float) -> None:
@@ -34,8 +39,9 @@ class Uniform:
     def __init__(self, operators: Sequence[str], settings: MetaSettings):
         self._credit = _Credit(operators, settings)
 
-    def probabilities(self, in_flight: Mapping[str, int]) -> dict[str, float]:
-        return _uniform(self._credit.pulls)
+    def probabilities(self, in_flight: Mapping[str, int], possible: Collection[str] | None = None) -> dict[str, float]:
+        among = self._credit.among(possible)
+        return {name: (name in among) / len(among) for name in self._credit.pulls}
 
     def update(self, operator: str, gain: float) -> None:
         self._credit.update(operator, gain)
@@ -57,18 +63,21 @@ class DiscountedUcb:
         self._exploration = settings.exploration
         self._floor = settings.floor
 
-    def probabilities(self, in_flight: Mapping[str, int]) -> dict[str, float]:
-        pulls = self._credit.pulls
+    def probabilities(self, in_flight: Mapping[str, int], possible: Collection[str] | None = None) -> dict[str, float]:
+        pulls, among = self._credit.pulls, self._credit.among(possible)
         tried = {name: pulls[name] + in_flight.get(name, 0) for name in pulls}
-        untried = [name for name, count in tried.items() if count == 0]
+        untried = [name for name in among if tried[name] == 0]
         if untried:
-            return {name: 1 / len(untried) if name in untried else 0.0 for name in pulls}
+            return {name: (name in untried) / len(untried) for name in pulls}
         width = 2 * math.log(max(sum(tried.values()), 1.0))
-        scores = {name: self._credit.mean(name) + self._exploration * math.sqrt(width / tried[name]) for name in pulls}
+        scores = {name: self._credit.mean(name) + self._exploration * math.sqrt(width / tried[name]) for name in among}
         best = max(scores.values())
         winners = [name for name, score in scores.items() if score == best]
-        floor = self._floor / len(pulls)
-        return {name: floor + (1 - self._floor) / len(winners) * (name in winners) for name in pulls}
+        floor = self._floor / len(among)
+        return {
+            name: (floor + (1 - self._floor) / len(winners) * (name in winners)) if name in among else 0.0
+            for name in pulls
+        }
 
     def update(self, operator: str, gain: float) -> None:
         self._credit.update(operator, gain)
@@ -99,15 +108,15 @@ class _Credit:
         self.pulls[operator] += 1.0
         self._sums[operator] += gain / largest if largest else 0.0
 
+    def among(self, possible: Collection[str] | None) -> list[str]:
+        """The operators of `possible`, in the order of all."""
+        return [name for name in self.pulls if possible is None or name in possible]
+
     def mean(self, operator: str) -> float:
         return self._sums[operator] / self.pulls[operator] if self.pulls[operator] else 0.0
 
     def summary(self) -> dict[str, dict[str, float]]:
         return {name: {"reward": self.mean(name), "pulls": pulls} for name, pulls in self.pulls.items()}
-
-
-def _uniform(operators: Mapping[str, float]) -> dict[str, float]:
-    return dict.fromkeys(operators, 1 / len(operators))
 
 
 POLICIES: dict[str, type[Uniform] | type[DiscountedUcb]] = {"ducb": DiscountedUcb, "uniform": Uniform}

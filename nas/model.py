@@ -14,7 +14,6 @@ from jaxtyping import Array, Float, Integer
 from nas.settings import ModelSettings
 
 VOCABULARY = 256
-_EMBEDDING_STD = 0.02  # so that a fresh tied head guesses uniformly: 8 bits per byte
 
 
 class Mlp(nnx.Module):

@@ -5,6 +5,7 @@ seeds for the best candidate and the best baseline. `tell` takes outcomes. Every
 else hears of it; a search is resumed by replaying its journal through the same code.
 """
 
+import math
 import random
 import threading
 import time
@@ -125,6 +126,8 @@ class Search:
                 continue
             misses.clear()
             with self._lock:
+                if self.end_reason is not None:  # it ended while the proposer was at work
+                    return None
                 assignment = self._assign(candidate, "search", self.settings.train.seed, due)
                 if not self._is_copy(assignment):
                     return assignment
@@ -177,7 +180,7 @@ class Search:
                     "no operator has anything to change" if parents else "no baseline could be trained"
                 )
             return self._due(misses)
-        weights = _among(possible, self._policy.probabilities(in_flight))
+        weights = self._policy.probabilities(in_flight, possible)
         operator = self._operators[rng.choices(list(weights), list(weights.values()))[0]]
         chosen = self.archive.choose_parents(operator.parents, rng)
         return _Draw(Request(operator, chosen, self._proposed, rng), weights, in_flight)
@@ -382,20 +385,11 @@ class Search:
 def rung_steps(settings: Settings) -> tuple[int, ...]:
     """Optimizer steps at which a trial is measured: the first rung, then each `reduction_factor` times further."""
     steps, rungs = settings.train.steps, []
-    rung = settings.scheduler.first_rung * steps
-    while round(rung) < steps:
-        rungs.append(max(1, round(rung)))
+    rung: float = max(1, round(settings.scheduler.first_rung * steps))
+    while math.ceil(rung) < steps:
+        rungs.append(math.ceil(rung))  # the first one at or beyond the scheduler's own milestone
         rung *= settings.scheduler.reduction_factor
     return tuple(sorted({*rungs, steps}))
-
-
-def _among(possible: Sequence[str], probabilities: Mapping[str, float]) -> dict[str, float]:
-    """The probability of each operator, given that it is one of `possible`."""
-    total = sum(probabilities[name] for name in possible)
-    return {
-        name: (probability / total if total else 1 / len(possible)) if name in possible else 0.0
-        for name, probability in probabilities.items()
-    }
 
 
 def _is_infrastructure(outcome: Outcome) -> bool:

@@ -35,6 +35,7 @@ class ProposerSettings:
     def __post_init__(self) -> None:
         _require(self.kind in ("grammar", "folder"), f"proposer.kind={self.kind}: there are grammar and folder")
         _require(self.kind != "folder" or bool(self.path), "proposer=folder needs proposer.path=DIR")
+        _require(self.kind == "folder" or not self.path, f"proposer.path={self.path} needs proposer=folder")
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         _require(min(self.steps, self.batch, self.time, self.steps_per_dispatch) >= 1, "train.* sizes must be >= 1")
+        _require(self.time >= 8, f"train.time={self.time} must be at least 8, to look for leaks in")
         _require(self.learning_rate > 0, f"train.learning_rate={self.learning_rate} must be positive")
         _require(0 <= self.warmup < 1, f"train.warmup={self.warmup} must be in [0, 1)")
         _require(self.weight_decay >= 0, f"train.weight_decay={self.weight_decay} must not be negative")
@@ -188,12 +190,12 @@ class MetaSettings:
 
 @dataclass(frozen=True)
 class BudgetSettings:
-    """Caps; `null` for none. At a cap the search ends in good order and says which one.
+    """Caps; `null` for none, of those on the whole search. At a cap the search ends in good order and says which one.
 
     Attributes:
       trials: trials of any purpose, baselines and confirmations among them; those that run are finished.
-      minutes: wall-clock of the whole search.
-      device_hours: summed training time of all trials.
+      minutes: wall-clock of one run of the search; a resumed one has them anew.
+      device_hours: summed wall-clock of the trainings of all finished trials.
       params: parameters of one mixer, in units of width^2.
       flops_per_token: forward FLOPs of one mixer per token, as a multiple of the reference baseline's.
       memory_gib: resident memory of one contained process.
@@ -299,3 +301,4 @@ class Settings:
             self.name is None or ("/" not in self.name and self.name not in (".", "..")),
             f"name={self.name} must be the name of one folder in results_dir",
         )
+        _require(self.path is None or self.corpus.kind == "text", f"path={self.path} needs corpus=text")

@@ -68,9 +68,10 @@ def load_space(module: str) -> SearchSpace:
       UserError: with one sentence, if there is no such module or it provides no space.
     """
     try:
-        space: SearchSpace = importlib.import_module(module).SPACE
-    except ModuleNotFoundError as error:
-        raise UserError(f"search_space.module={module}: {error}") from error
-    except AttributeError as error:
-        raise UserError(f"search_space.module={module} has no attribute SPACE") from error
+        found = importlib.import_module(module)
+    except Exception as error:  # a plug-in's own mistakes too
+        raise UserError(f"search_space.module={module} can't be imported: {error}") from error
+    space: SearchSpace | None = getattr(found, "SPACE", None)
+    if space is None:
+        raise UserError(f"search_space.module={module} has no attribute SPACE")
     return space

@@ -17,14 +17,31 @@ from nas.types import Crashed, Fitness, Rejected, Trial
 
 @dataclass(frozen=True)
 class Row:
-    """One architecture of the final table. `by_seed` has training seed -> bits per byte after the full budget."""
+    """One architecture of the final table.
+
+    Attributes:
+      by_seed: training seed -> bits per byte after the full budget.
+      chosen_by: the training seed by which candidates were chosen.
+    """
 
     trial: Trial
     by_seed: dict[int, float]
+    chosen_by: int
+
+    @property
+    def scores(self) -> list[float]:
+        """On fresh seeds where there are any: the seed by which a candidate was chosen flatters it."""
+        fresh = [score for seed, score in self.by_seed.items() if seed != self.chosen_by]
+        return fresh or list(self.by_seed.values())
 
     @property
     def mean(self) -> float:
-        return sum(self.by_seed.values()) / len(self.by_seed)
+        return sum(self.scores) / len(self.scores)
+
+    @property
+    def seeds(self) -> str:
+        """How many seeds the mean is of, and whether they are fresh."""
+        return f"{len(self.scores)} fresh" if self.by_seed.keys() - {self.chosen_by} else "1"
 
     @property
     def name(self) -> str:
@@ -80,7 +97,7 @@ class Summary:
         lines = ["| architecture | bits per byte | seeds |", "|---|---|---|"]
         for row in self.rows:
             name = row.name.replace("|", "\\|")  # in a cell
-            lines.append(f"| {name} | {_scores(row)} | {len(row.by_seed)} |")
+            lines.append(f"| {name} | {_scores(row)} | {row.seeds} |")
         return "\n".join([self.verdict(), "", *lines, "", f"Candidates: {self._tally()}."])
 
     def show(self, console: Console, folder: Path, reason: str) -> None:
@@ -102,7 +119,7 @@ class Summary:
                 Text(row.name),
                 row.trial.purpose if row.trial.purpose == "baseline" else "candidate",
                 _scores(row),
-                str(len(row.by_seed)),
+                row.seeds,
                 f"{row.trial.outcome.tokens_per_second:,.0f}",
                 f"{row.trial.outcome.flops_per_token:,.0f}",
                 _state(row.trial),
@@ -125,7 +142,10 @@ class Summary:
 
     def _next(self, folder: Path, reason: str) -> list[tuple[str, str]]:
         commands = []
-        if reason != "trials":
+        if reason.startswith("budget."):
+            key, _, value = reason.partition("=")
+            commands.append((f"nas search resume={folder} {key}={2 * float(value):g}", "goes on with twice the budget"))
+        elif reason != "trials":
             commands.append((f"nas search resume={folder}", "goes on where this ended"))
         commands.append((f"nas ui results_dir={folder.parent}", "every candidate in the browser"))
         if self.best:
@@ -140,7 +160,7 @@ def summarize(search: Search, top: int = 5) -> Summary:
     """The summary of a search as it stands."""
     best, baseline = search.best("search"), search.best("baseline")
     rows = [
-        Row(trial, by_seed)
+        Row(trial, by_seed, search.settings.train.seed)
         for purpose in ("search", "baseline")
         for trial in _first(top if purpose == "search" else None, search, purpose)
         if (by_seed := search.bits_per_byte_by_seed(trial.candidate.id))
@@ -176,8 +196,7 @@ def _state(trial: Trial) -> str:
 
 
 def _scores(row: Row) -> str:
-    values = list(row.by_seed.values())
-    return f"{row.mean:.4f}" if len(values) == 1 else f"{row.mean:.4f} ± {standard_deviation(values):.4f}"
+    return f"{row.mean:.4f}" if len(row.scores) == 1 else f"{row.mean:.4f} ± {standard_deviation(row.scores):.4f}"
 
 
 def _kind(trial: Trial) -> str:

@@ -296,7 +296,7 @@ class _Projection:
         self._killed.discard(trial)
         self._counts["trained" if kind == "fitness" else kind] += 1
         bits = _number(outcome.get("bits_per_byte")) if kind == "fitness" else None
-        # A confirmation trains longer: its bits are no news about the search.
+        # A confirmation is of a candidate that was counted already, at a fresh seed.
         if bits is not None and event.get("purpose") != "confirm":
             self._best = bits if self._best is None else min(self._best, bits)
         return [self._finished_candidate(trial, event, outcome), self._progress(event)]

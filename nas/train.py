@@ -63,8 +63,8 @@ def train(
 ) -> dict[str, Any]:
     """Trains a candidate up to the last of `rungs` (optimizer steps), measuring and checkpointing at each.
 
-    Goes on from the newest complete checkpoint in `checkpoints`. Above `floor` bits per byte at a quarter of its budget
-    or later, it ends.
+    Goes on from the newest complete checkpoint in `checkpoints`. Above `floor` bits per byte at a rung
+    from a quarter of its budget on, and not before 100 steps, it ends.
     """
     # The model and its optimizer.
     mixer = load_mixer(source)
@@ -116,10 +116,6 @@ def train(
         bits_per_byte = float(per_window.mean())
         if not math.isfinite(bits_per_byte):
             return crashed("diverged", f"the validation loss was not finite at step {step} of {settings.steps}")
-        late = step >= max(_FLOOR_FRACTION * settings.steps, _FLOOR_STEPS)
-        if floor is not None and late and bits_per_byte > floor:
-            reached = f"{bits_per_byte:.3f} bits per byte after step {step}"
-            return crashed("floor", f"{reached}, above the bigram's {floor:.3f}")
         measured.append(
             {
                 "bits_per_byte": bits_per_byte,
@@ -134,6 +130,10 @@ def train(
         )
         save(checkpoints, step, state, measured)
         send({"rung": measured[-1], "decided": False})
+        late = max(_FLOOR_FRACTION * settings.steps, _FLOOR_STEPS) <= step < settings.steps
+        if floor is not None and late and bits_per_byte > floor:
+            reached = f"{bits_per_byte:.3f} bits per byte after step {step}"
+            return crashed("floor", f"{reached}, above the bigram's {floor:.3f}")
     return {"trained": True}
 
 

@@ -27,7 +27,7 @@ class TrialSpec:
     Attributes:
       gate: arguments of the gate's settings; None for a candidate that has its certificate or needs none.
       rungs: optimizer steps at which to measure; the last is the budget.
-      floor: bits per byte above which it is ended at a quarter of its budget; None for baselines and confirmations.
+      floor: bits per byte above which it is ended before its budget is spent; None for baselines and confirmations.
       folder: the trial's own scratch folder; checkpoints live in it.
     """
 

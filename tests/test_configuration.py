@@ -107,7 +107,7 @@ def test_every_option_is_complete_and_an_experiment_introduces_itself(group: str
     ("registry", "make", "group"),
     [
         (POLICIES, lambda kind: replace(Settings().meta, kind=kind), "meta"),
-        (PROPOSERS, lambda kind: ProposerSettings(kind, "ideas"), "proposer"),
+        (PROPOSERS, lambda kind: ProposerSettings(kind, "ideas" if kind == "folder" else None), "proposer"),
         (FITNESS, FitnessSettings, "fitness"),
     ],
     ids=["meta", "proposer", "fitness"],

@@ -88,7 +88,8 @@ def test_a_search_ends_with_its_result(finished):
     finished_trials = trials(folder)
     assert sum(event["purpose"] == "search" for event in finished_trials.values()) >= 4
     assert {event["event"] for event in events(folder)} >= {"search", "ask", "rung", "trial", "end"}
-    assert events(folder)[0]["corpus"]["sha256"] in str(events(folder)[0])
+    sha256 = events(folder)[0]["corpus"]["sha256"]
+    assert all(event["corpus"] == sha256 for event in finished_trials.values())
     assert "class TokenMixer" in (folder / "best.py").read_text()
 
 

@@ -172,5 +172,5 @@ def test_as_many_workers_as_the_cluster_has_room_for(resources, settings, worker
 
 def test_a_cluster_without_room_for_one_trial_is_an_error(monkeypatch):
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4})
-    with pytest.raises(ExecutionError, match="one trial needs 1 GPU and the cluster has 0 GPU"):
-        _workers(ExecutionSettings(), {"GPU": 1})
+    with pytest.raises(ExecutionError, match="one trial needs 1 CPU, 1 GPU and the cluster has 4 CPU, 0 GPU"):
+        _workers(ExecutionSettings(), {"CPU": 1, "GPU": 1})

@@ -159,7 +159,7 @@ def test_the_rows_are_what_was_trained_to_the_end_best_first() -> None:
         ("plain", {0: 2.25}),
         ("strong", {0: 2.75, 1: 2.5}),
     ]
-    assert "| strong | 2.6250 ± 0.1768 | 2 |" in summary.markdown()
+    assert "| strong | 2.5000 | 1 fresh |" in summary.markdown()
     assert "| plain | 2.2500 | 1 |" in summary.markdown()
 
 

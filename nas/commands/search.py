@@ -2,11 +2,13 @@
 
 import contextlib
 import importlib.metadata
+import os
 import platform
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from nas.trial import TrialSpec, gate_arguments, make_spec
 from nas.types import Rung
 
 JOURNAL = "journal.jsonl"
+_STOPPING = "stopping: what has finished is kept, and what runs will go on from its last rung on resume"
 _LIBRARIES = ("jax", "flax", "optax", "ray", "orbax-checkpoint", "einops", "numpy")
 
 
@@ -63,11 +66,12 @@ def search(settings: Settings, overrides: Sequence[str] = ()) -> int:
     space = load_space(settings.search_space.module)
     Search(settings, space, record=lambda event: None).baselines()  # a wrong name is known before the corpus is read
     corpus = prepare(settings.corpus, Path(settings.results_dir) / ".cache")
+    corpus.require_windows(settings.train.time)
     if going_on and begun[0]["corpus"]["sha256"] != corpus.sha256:
         raise CorpusError(
             f"the corpus is no longer that of {going_on.name}: results would not compare, so start a new search"
         )
-    return _run(settings, going_on or _new_folder(settings), space, corpus)
+    return _run(_with_whole_paths(settings), going_on or _new_folder(settings), space, corpus)
 
 
 def _run(settings: Settings, folder: Folder, space: SearchSpace, corpus: Corpus) -> int:
@@ -88,6 +92,8 @@ def _run(settings: Settings, folder: Folder, space: SearchSpace, corpus: Corpus)
                 tracker.write(event)
 
         def record(event: Event) -> None:
+            if event["event"] == "trial":
+                event = {**event, "corpus": corpus.sha256}
             written = journal.append(event)
             for listener in listeners:
                 listener(written)
@@ -115,6 +121,20 @@ def _run(settings: Settings, folder: Folder, space: SearchSpace, corpus: Corpus)
     return _exit_code(searched.end_reason or "")
 
 
+def _with_whole_paths(settings: Settings) -> Settings:
+    """The journal keeps paths that hold in any folder, since a search may be resumed from another one."""
+
+    def whole(path: str | None) -> str | None:
+        return str(Path(os.path.expanduser(path)).resolve()) if path else path
+
+    return replace(
+        settings,
+        path=whole(settings.path),
+        corpus=replace(settings.corpus, path=whole(settings.corpus.path)),
+        proposer=replace(settings.proposer, path=whole(settings.proposer.path)),
+    )
+
+
 def _exit_code(reason: str) -> int:
     """0 if the search ended as it should, at a cap too; 130 after an interrupt; 1 if it could not go on."""
     if reason == "interrupted":
@@ -131,6 +151,8 @@ def _new_folder(settings: Settings) -> Folder:
         try:
             path.mkdir(parents=True)
         except FileExistsError:
+            if _never_begun(path):
+                return Folder(path)
             if settings.name:
                 raise UserError(
                     f"there is a search in {path}: go on with resume={path}, or choose another name="
@@ -140,6 +162,12 @@ def _new_folder(settings: Settings) -> Folder:
             raise UserError(f"results_dir={root}: the folder can't be made: {error.strerror}") from error
         return Folder(path)
     raise UserError(f"results_dir={root} has no room for another {name}")
+
+
+def _never_begun(path: Path) -> bool:
+    """Whether a search was killed in this folder before its first event: there is nothing in it to go on with."""
+    journal = path / JOURNAL
+    return path.is_dir() and (not journal.exists() or not journal.read_bytes().count(b"\n"))
 
 
 def _tracker(settings: Settings, folder: Folder) -> Any:
@@ -191,7 +219,7 @@ def _spec(
     gate = gate_arguments(
         settings,
         sorted(space.allowed_imports),
-        known=dict(searched.known_functions()) if proposed else {},
+        known=dict(searched.known_functions()) if proposed and not assignment.rungs else {},
         reference_flops=searched.reference_flops_per_token() if proposed else None,
     )
     return make_spec(
@@ -223,7 +251,8 @@ def _interruptible(searched: Search, console: Console) -> Iterator[None]:
         if searched.end_reason == "interrupted":
             raise KeyboardInterrupt
         searched.stop("interrupted")
-        console.print("stopping: what has finished is kept, and what runs will go on from its last rung on resume")
+        # From a thread: the view may be drawing, under a lock that this very thread waits for.
+        threading.Thread(target=console.print, args=(_STOPPING,), daemon=True).start()
 
     previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -26,6 +26,7 @@ def train(what: str, settings: Settings) -> int:
     space = load_space(settings.search_space.module)
     source, gated = find_source(what, space)
     corpus = prepare(settings.corpus, Path(settings.results_dir) / ".cache")
+    corpus.require_windows(settings.train.time)
     gate = gate_arguments(settings, sorted(space.allowed_imports), known={}, reference_flops=None)
     console = make_console()
     box = Box((*PRELOAD, *sorted(space.allowed_imports)))

@@ -87,6 +87,10 @@ class AskTell(Searcher):
             return
         self._safely(self._take_end, running, result, error)
 
+    def close(self) -> None:
+        """Waits for no proposer: what it still proposes is not taken."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
     @property
     def halting(self) -> bool:
         """Whether the search has ended while trials run: those stay unfinished, to be resumed."""

@@ -22,6 +22,7 @@ os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # an outcome that is no fitness has no metric
 os.environ.setdefault("TUNE_WARN_THRESHOLD_S", "10")
 
+import psutil
 import ray
 from ray import tune
 
@@ -35,6 +36,7 @@ from nas.trial import TrialSpec
 from nas.types import Rung
 
 _WORKER_FAILURES = 2  # a trial goes on from its checkpoint on another worker so many times
+_BYTES_PER_TRIAL = 1.25 * 2**30
 _OBJECT_STORE_BYTES = 100 * 2**20  # specifications and measurements are small
 
 
@@ -89,7 +91,10 @@ def run(
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a trial keeps its own
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        finally:
+            ask_tell.close()
     if ask_tell.failure is not None:
         raise ask_tell.failure
 
@@ -111,6 +116,8 @@ def _resources(settings: ExecutionSettings) -> dict[str, float]:
 def _workers(settings: ExecutionSettings, resources: Mapping[str, float]) -> int:
     """Trials at a time: as many as the cluster has room for, no more than asked."""
     cluster = ray.cluster_resources()
+    if settings.address is None:  # a trial of this machine is a Ray worker, a zygote and a training process
+        cluster = {**cluster, "CPU": min(cluster.get("CPU", 0), _trials_in_memory() * resources["CPU"])}
     room = min(math.floor(cluster.get(kind, 0) / amount + 1e-9) for kind, amount in resources.items())
     if room < 1:
         have = ", ".join(f"{cluster.get(kind, 0):g} {kind}" for kind in resources)
@@ -159,6 +166,11 @@ def _ray(settings: ExecutionSettings) -> Iterator[None]:
     finally:
         if own:
             ray.shutdown()
+
+
+def _trials_in_memory() -> int:
+    """Trials that this machine's free memory takes, at what one of the embedded default was seen to need."""
+    return max(1, int(psutil.virtual_memory().available / _BYTES_PER_TRIAL))
 
 
 def _cpus_here() -> int:

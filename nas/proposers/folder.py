@@ -24,7 +24,7 @@ class FolderProposer:
         folder = Path(os.path.expanduser(path or ""))
         if not folder.is_dir():
             raise UserError(f"proposer.path={path}: there is no such folder")
-        self._files = sorted(folder.glob("*.py"))
+        self._files = sorted(file for file in folder.glob("*.py") if file.is_file())
         if not self._files:
             raise UserError(f"proposer.path={path}: the folder has no *.py file")
 
@@ -32,7 +32,10 @@ class FolderProposer:
         if request.number >= len(self._files):
             raise Exhausted(f"all {len(self._files)} files were proposed")
         file = self._files[request.number]
-        source = file.read_text(encoding="utf-8", errors="replace")
+        try:
+            source = file.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise UserError(f"{file} can't be read: {error.strerror}") from error
         return Candidate(
             source, FILE.name, proposer="folder", motivation=f"written by hand in {file.name}", name=file.stem
         )

@@ -40,6 +40,12 @@ class Corpus:
     sizes: dict[str, int]
     bigram_bits_per_byte: float
 
+    def require_windows(self, time: int) -> None:
+        """Raises CorpusError if a split is shorter than one window of `time` bytes and the next byte."""
+        short = min(SPLITS, key=lambda split: self.sizes[split])
+        if self.sizes[short] <= time:
+            raise CorpusError(f"the {short} split has {self.sizes[short]:,} bytes: too few for train.time={time}")
+
     def read(self, split: str) -> np.ndarray:
         """The bytes of one split, memory-mapped: uint8 [bytes]."""
         return np.memmap(Path(self.folder) / f"{split}.bin", dtype=np.uint8, mode="r")
