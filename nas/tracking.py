@@ -329,6 +329,7 @@ class _Projection:
             tags={
                 "outcome": kind,
                 "purpose": event.get("purpose"),
+                "corpus.sha256": event.get("corpus"),
                 "stopped": "true" if event.get("stopped") else "false",
                 "rejected.check": outcome.get("check") if kind == "rejected" else None,
                 "crashed.cause": outcome.get("cause") if kind == "crashed" else None,

@@ -1,4 +1,4 @@
-"""Shared by all tests: one warm box, one small corpus, one Ray."""
+"""Shared by the tests of one worker: one warm box, one small corpus."""
 
 import os
 from collections.abc import Iterator

@@ -104,6 +104,7 @@ def test_every_trial_is_in_mlflow(finished):
     assert children.keys() == trials(folder).keys()
     for trial, event in trials(folder).items():
         assert children[trial].data.tags["outcome"] == event["outcome"]["kind"]
+        assert children[trial].data.tags["corpus.sha256"] == event["corpus"]
         if event["outcome"]["kind"] == "fitness":
             assert children[trial].data.metrics["bits_per_byte"] == event["outcome"]["bits_per_byte"]
 
