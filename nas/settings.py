@@ -107,7 +107,7 @@ class TrainSettings:
       batch, time: windows per step and bytes per window.
       learning_rate: peak; linear warm-up over `warmup` of the steps, cosine decay to a tenth.
       clip: largest norm of a gradient.
-      steps_per_dispatch: steps in one call of the compiled program.
+      steps_per_dispatch: at most so many steps in one call of the compiled program.
       seed: fixes initial parameters and data order, the same for every candidate. Fresh seeds are counted up from it.
       timeout_seconds: wall-clock after which a trial is ended as Crashed("timeout").
     """

@@ -36,7 +36,7 @@ from nas.trial import TrialSpec
 from nas.types import Rung
 
 _WORKER_FAILURES = 2  # a trial goes on from its checkpoint on another worker so many times
-_BYTES_PER_TRIAL = 1.25 * 2**30
+_BYTES_PER_TRIAL = 1.25 * 2**30  # worker, zygote and training took under 1 GiB at the embedded default
 _OBJECT_STORE_BYTES = 100 * 2**20  # specifications and measurements are small
 
 
@@ -169,7 +169,7 @@ def _ray(settings: ExecutionSettings) -> Iterator[None]:
 
 
 def _trials_in_memory() -> int:
-    """Trials that this machine's free memory takes, at what one of the embedded default was seen to need."""
+    """Trials that this machine's free memory takes, with room to spare at the embedded default."""
     return max(1, int(psutil.virtual_memory().available / _BYTES_PER_TRIAL))
 
 
