@@ -164,8 +164,10 @@ def _equation(equation: Any, seen: dict[int, Cost]) -> Cost:
         return here.then(_count(params["jaxpr"], seen), times=math.prod(params["grid_mapping"].grid))
     if name in ("custom_jvp_call", "custom_vjp_call"):
         return here.then(_count(params["call_jaxpr"].jaxpr, seen))
+    if name == "custom_linear_solve":  # its other programs are for the derivative
+        return here.then(_count(params["jaxprs"].solve.jaxpr, seen))
     if name not in _ARITHMETIC and (jaxprs := [jaxpr for value in params.values() for jaxpr in _inner(value)]):
-        for jaxpr in jaxprs:  # jit, remat, closed_call, custom_linear_solve: each run once
+        for jaxpr in jaxprs:  # jit, remat, closed_call: each run once
             here = here.then(_count(jaxpr, seen))
         return here
     done, moved = _leaf(name, equation)

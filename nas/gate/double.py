@@ -19,6 +19,10 @@ PLAIN = 1e-2  # a relative difference that no rounding makes under ordinary para
 IN_DOUBLE = 1e-9
 
 
+class NoDouble(Exception):
+    """The program holds a primitive with no counterpart in float64."""
+
+
 def small_enough(difference: float, in_double: Callable[[], float], certain: bool = True) -> bool:
     """Whether a relative difference is a rounding; `in_double` repeats the measurement in float64."""
     if difference == 0:
@@ -27,7 +31,7 @@ def small_enough(difference: float, in_double: Callable[[], float], certain: boo
         return False
     try:
         return in_double() <= IN_DOUBLE
-    except NotImplementedError:
+    except NoDouble:
         return difference <= 1e-4
 
 
@@ -35,7 +39,7 @@ def in_double(program: core.ClosedJaxpr) -> Callable[..., list[Any]]:
     """`program` as a function of flat float64 arguments. To be traced under `jax.enable_x64(True)`.
 
     Raises (when traced):
-      NotImplementedError: if it holds a primitive with no counterpart in float64.
+      NoDouble: if it holds a primitive with no counterpart in float64.
     """
     return lambda *arguments: _run(program.jaxpr, program.consts, [_widen(value) for value in arguments])
 
@@ -71,12 +75,16 @@ def _equation(equation: Any, inputs: list[Any]) -> list[Any]:
     if name in ("custom_jvp_call", "custom_vjp_call"):
         inner = params["call_jaxpr"]
         return _run(inner.jaxpr, inner.consts, inputs)
+    if name == "custom_linear_solve":
+        lengths, solve = params["const_lengths"], params["jaxprs"].solve
+        first = lengths.matvec + lengths.vecmat
+        return _run(solve.jaxpr, solve.consts, [*inputs[first : first + lengths.solve], *inputs[sum(lengths) :]])
     if isinstance(inner := params.get("jaxpr"), core.ClosedJaxpr):
         return _run(inner.jaxpr, inner.consts, inputs)
     if isinstance(inner, core.Jaxpr):  # remat
         return _run(inner, (), inputs)
-    if name in ("while", "custom_linear_solve", "pallas_call", "bitcast_convert_type", "custom_root"):
-        raise NotImplementedError(f"{name} in float64")
+    if name in ("while", "pallas_call", "bitcast_convert_type", "custom_root"):
+        raise NoDouble(name)
     if name == "reduce_precision":
         return inputs
     wide = {key: _WIDE.get(value, value) if isinstance(value, np.dtype) else value for key, value in params.items()}

@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 from jax.extend import core
 
-from nas.gate.double import in_double
+from nas.gate.double import NoDouble, in_double
 from nas.gate.settings import Fault, GateSettings
 from nas.gate.watch import Watch
 from nas.loading import ContractError, load_mixer
@@ -62,7 +62,7 @@ class Probe:
         """Whatever the candidate raises inside becomes a `Fault` with its line, never a traceback of the engine's."""
         try:
             yield
-        except Fault:
+        except (Fault, NoDouble):
             raise
         except jax.errors.UnexpectedTracerError as error:
             where = self._where(error)

@@ -74,6 +74,13 @@ def test_gradient_of_a_matmul_costs_twice_the_forward_more():
     assert flops(jax.grad(loss, argnums=(0, 1)), A, B) == pytest.approx(3 * forward, rel=0.2)
 
 
+def test_of_a_linear_solve_what_solves_counts():
+    solved = flops(
+        lambda b: jax.lax.custom_linear_solve(lambda x: A @ (A.T @ x), b, lambda _, b: b * 2, symmetric=True), B[0, :3]
+    )
+    assert solved == 3
+
+
 def test_takes_shapes_and_runs_nothing():
     aval = jax.ShapeDtypeStruct((1 << 20, 1 << 20), jnp.float32)
     assert flops(lambda a: a @ a, aval) == 2 * (1 << 20) ** 3
