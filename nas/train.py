@@ -178,6 +178,8 @@ def initialize(
 
     def make() -> Any:
         _, params, rest = nnx.split(create(), nnx.Param, ...)  # type: ignore[misc]
+        # `jnp.full(shape, 0.5)` is weakly typed, and is not after a step: all would be compiled a second time for that.
+        params = jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), params)
         return {"params": params, "optimizer": optimizer.init(params)}, rest
 
     graph = nnx.graphdef(nnx.eval_shape(create))

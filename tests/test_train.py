@@ -3,8 +3,10 @@
 import json
 from dataclasses import asdict, replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from common import SPACE
 from flax import nnx
@@ -13,7 +15,15 @@ from nas.loading import load_mixer
 from nas.model import LanguageModel, bits_per_token, count_params
 from nas.settings import ModelSettings, TrainSettings
 from nas.tasks.corpus import bigram_bits_per_byte
-from nas.train import batches, complete_checkpoints, dispatch_size, evaluate_windows, held_out_windows, train
+from nas.train import (
+    batches,
+    complete_checkpoints,
+    dispatch_size,
+    evaluate_windows,
+    held_out_windows,
+    initialize,
+    train,
+)
 
 TINY = ModelSettings(width=16, heads=2, layers=2)
 SHORT = TrainSettings(steps=24, batch=4, time=32, learning_rate=1e-2, steps_per_dispatch=6)
@@ -60,6 +70,14 @@ def test_a_mixer_that_leaves_no_room_for_the_mlp_is_refused():
     greedy = USELESS.replace("nnx.Linear(width, width, rngs=rngs)", "nnx.Linear(width, 12 * width, rngs=rngs)")
     with pytest.raises(ValueError, match="too few are left"):
         LanguageModel(load_mixer(greedy), TINY, rngs=nnx.Rngs(0))
+
+
+def test_no_parameter_is_weakly_typed():
+    """A step would give it a strong type, and with it the program that takes it would be another one."""
+    weak = USELESS.replace("self.mix = ", "self.share = nnx.Param(jnp.full((width,), 0.5))\n        self.mix = ")
+    source = "import jax.numpy as jnp\n" + weak.replace("self.mix(x)", "self.mix(x) * self.share[...]")
+    _, state, _ = initialize(load_mixer(source), TINY, optax.sgd(0.1), 0)
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
 
 
 def test_the_model_sees_no_later_byte():
