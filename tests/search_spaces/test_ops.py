@@ -1,64 +1,109 @@
-"""Every chunk-parallel form agrees with the recurrence that defines it: values, gradients, state."""
+"""Every chunk-parallel form agrees with the recurrence that defines it: values, gradients, state.
+
+A new op lists itself in `FORMS`. Lengths and dims are spread over forms and decays by a covering design rather than a
+full product: each form meets three of the five `SHAPES`, each decay all of them, and all gates share one program.
+
+Bars are relative root mean squares. float32 resolves 6e-8; a sum over a chunk, its inverse and the chain of states grow
+that to about 1e-6, so 1e-5 for values leaves room for other orders of summation and none for a wrong term; a gradient
+passes through the same sums twice: 1e-4.
+"""
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import pytest
-from flax import nnx
 from jax import Array
 
 from search_spaces.linear_attention import ops
+from search_spaces.linear_attention.ops import chunks
 
-FORMS = {  # name -> (chunk-parallel form, recurrence)
-    "linear_attention": (ops.linear_attention, ops.recurrent_linear_attention),
-    "delta_rule": (ops.delta_rule, ops.recurrent_delta_rule),
+Inputs = dict[str, Array]
+VALUES, GRADIENTS = 1e-5, 1e-4
+# bfloat16 keeps 8 bits, so rounding alone costs an output .002; flash-linear-attention's bars.
+HALF_OUTPUTS, HALF_GRADIENTS, HALF_GATES = 5e-3, 8e-3, 2e-2
+
+
+class Form(NamedTuple):
+    parallel: Callable
+    recurrent: Callable
+    step: Callable | None  # None where a token is several steps
+    arguments: tuple[str, ...]
+    steps: int = 1  # keys per query
+
+
+LINEAR = ops.linear_attention, ops.recurrent_linear_attention, ops.step_linear_attention
+DELTA = ops.delta_rule, ops.recurrent_delta_rule
+FORMS = {
+    "linear_attention": Form(*LINEAR, ("q", "k", "v")),
+    "linear_attention with a bonus": Form(*LINEAR, ("q", "k", "v", "bonus")),
+    "delta_rule": Form(*DELTA, ops.step_delta_rule, ("q", "k", "v", "beta")),
+    "delta_rule with two steps": Form(*DELTA, None, ("q", "k", "v", "beta"), steps=2),
+    "dplr": Form(ops.dplr, ops.recurrent_dplr, ops.step_dplr, ("q", "k", "v", "a", "b")),
 }
-GATES = {  # log decays: whatever is drawn, strong, and a mixture of none and all, which clamping would break
-    "drawn": lambda gate: -jax.nn.softplus(gate),
-    "strong": lambda gate: jnp.full_like(gate, -20.0),
-    "none or all": lambda gate: jnp.where(gate > 0, 0.0, -20.0),
-}
+POSITIONAL = ("q", "k", "v", "beta", "a", "b")
+KEYWORDS = ("log_decay", "bonus", "initial_state")
 DECAYS = ("none", "per head", "per channel")
-TIMES = (1, 15, 16, 17, 64, 100)
-BATCH, HEADS, KEY_DIM, VALUE_DIM = 2, 2, 8, 6
+GATES = {  # log decays, none of which clamping, a difference of sums, or exp(G) * exp(-G) would survive
+    "drawn": lambda x: -jax.nn.softplus(x),
+    "strong": lambda x: jnp.full_like(x, -20.0),
+    "none or all": lambda x: jnp.where(x > 0, 0.0, -20.0),
+    "weak after strong": lambda x: jnp.where(x > 0, -0.01 * x, 20.0 * x),
+    "zero": jnp.zeros_like,
+}
+SHAPES = ((63, 16, 32), (64, 32, 16), (65, 64, 32), (200, 128, 64), (200, 32, 128))  # time, key_dim, value_dim
+BATCH, HEADS = 2, 2
 
 
-def make_inputs(form: str, decay: str, gates: str = "drawn", time: int = max(TIMES)) -> dict[str, Array]:
-    keys = jax.random.split(jax.random.key(0), 6)
-    shape = (BATCH, time, HEADS)
-    inputs = {
-        "q": jax.random.normal(keys[0], (*shape, KEY_DIM)),
-        "k": ops.l2_normalize(jax.random.normal(keys[1], (*shape, KEY_DIM))),
-        "v": jax.random.normal(keys[2], (*shape, VALUE_DIM)),
-        "initial_state": jax.random.normal(keys[3], (BATCH, HEADS, KEY_DIM, VALUE_DIM)),
+def make_inputs(
+    name: str, decay: str, gates: str = "drawn", time: int = 40, key_dim: int = 16, value_dim: int = 8, seed: int = 0
+) -> Inputs:
+    form, keys = FORMS[name], iter(jax.random.split(jax.random.key(seed), 8))
+    tokens, steps = (BATCH, time, HEADS), (BATCH, form.steps * time, HEADS)
+    erased = ops.l2_normalize(jax.random.normal(next(keys), (*steps, key_dim)))
+    rate = jax.nn.sigmoid(jax.random.normal(next(keys), (*steps, key_dim)))
+    every = {
+        "q": jax.random.normal(next(keys), (*tokens, key_dim)),
+        "k": ops.l2_normalize(jax.random.normal(next(keys), (*steps, key_dim))),
+        "v": jax.random.normal(next(keys), (*steps, value_dim)),
+        "beta": 2.0 * rate[..., 0],
+        "a": -erased,
+        "b": rate * erased,
+        "bonus": jax.random.normal(next(keys), (HEADS, key_dim)),
     }
-    if form == "delta_rule":
-        inputs["beta"] = 2.0 * jax.nn.sigmoid(jax.random.normal(keys[4], shape))
+    inputs = {argument: every[argument] for argument in form.arguments}
+    inputs["initial_state"] = jax.random.normal(next(keys), (BATCH, HEADS, key_dim, value_dim))
     if decay != "none":
-        inputs["log_decay"] = GATES[gates](
-            jax.random.normal(keys[5], shape if decay == "per head" else (*shape, KEY_DIM))
-        )
+        drawn = jax.random.normal(next(keys), tokens if decay == "per head" else (*tokens, key_dim))
+        inputs["log_decay"] = GATES[gates](drawn)
     return inputs
 
 
-def cut(inputs: dict[str, Array], start: int, stop: int) -> dict[str, Array]:
-    return {name: x if name == "initial_state" else x[:, start:stop] for name, x in inputs.items()}
+def cut(inputs: Inputs, start: int, stop: int) -> Inputs:
+    """The tokens from `start` to `stop`."""
+    each = {name: x.shape[1] // inputs["q"].shape[1] for name, x in inputs.items() if name not in KEYWORDS}
+    each["log_decay"] = 1
+    return {name: x[:, start * each[name] : stop * each[name]] if name in each else x for name, x in inputs.items()}
 
 
-def call(function: Callable, inputs: dict[str, Array], **options: int) -> tuple[Array, Array]:
-    keywords = {name: x for name, x in inputs.items() if name in ("log_decay", "initial_state")}
-    positional = [inputs[name] for name in ("q", "k", "v", "beta") if name in inputs]
-    return function(*positional, **keywords, **options)
+def call(function: Callable, inputs: Inputs) -> tuple[Array, Array]:
+    keywords = {name: x for name, x in inputs.items() if name in KEYWORDS}
+    return function(*(inputs[name] for name in POSITIONAL if name in inputs), **keywords)
 
 
-def gradient(function: Callable) -> Callable:
-    """Inputs, cotangents of the output and the state -> gradients, output, state."""
+def run(function: Callable, inputs: Inputs) -> tuple[Array, Array]:
+    return jax.jit(partial(call, function))(inputs)
 
-    def loss(inputs, weight, state_weight):
+
+def gradient(function: Callable) -> Callable[[Inputs], tuple[Inputs, tuple[Array, Array]]]:
+    """Inputs -> gradients, (output, state), of a loss that depends on every output and on the state."""
+
+    def loss(inputs: Inputs) -> tuple[Array, tuple[Array, Array]]:
         y, state = call(function, inputs)
-        return jnp.sum(weight * jnp.sin(y)) + jnp.sum(state_weight * state), (y, state)
+        weights = (jax.random.normal(jax.random.key(seed), x.shape) for seed, x in enumerate((y, state)))
+        return sum(jnp.sum(w * jnp.sin(x)) for w, x in zip(weights, (y, state), strict=True)), (y, state)
 
     return jax.jit(jax.grad(loss, has_aux=True))
 
@@ -66,75 +111,165 @@ def gradient(function: Callable) -> Callable:
 def error(actual: Array, expected: Array) -> float:
     """Root mean square of the difference, relative to the expected one's, or to 1e-3 where that is smaller.
 
-    What a decay of -20 lets through has a gradient of about 1e-9, below what float32 sums resolve.
+    What a decay of -20 lets through has a gradient of about 1e-9, below what sums beside larger terms resolve.
     """
+    actual, expected = actual.astype(jnp.float32), expected.astype(jnp.float32)
     return float(jnp.sqrt(jnp.mean((actual - expected) ** 2)) / jnp.maximum(jnp.sqrt(jnp.mean(expected**2)), 1e-3))
 
 
-@pytest.mark.parametrize("decay", DECAYS)
-@pytest.mark.parametrize("form", FORMS)
-def test_chunks_agree_with_the_recurrence(form: str, decay: str) -> None:
-    fast, slow = (gradient(function) for function in (partial(FORMS[form][0], chunk=16), FORMS[form][1]))
-    for gates in GATES if decay != "none" else ["drawn"]:
-        inputs = make_inputs(form, decay, gates)
-        state_weight = jax.random.normal(jax.random.key(1), inputs["initial_state"].shape)
-        weight = jax.random.normal(jax.random.key(2), inputs["v"].shape)
-        actual, (y, state) = fast(inputs, weight, state_weight)
-        expected, (slow_y, slow_state) = slow(inputs, weight, state_weight)
-        assert error(y, slow_y) < 1e-5
-        assert error(state, slow_state) < 1e-5
-        for name in inputs:
-            assert error(actual[name], expected[name]) < 1e-4, (gates, name)
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_every_length_agrees_with_the_recurrence(form: str) -> None:
-    inputs = make_inputs(form, "per channel")
-    slow_y, _ = call(jax.jit(FORMS[form][1]), inputs)
-    for time in TIMES:
-        y, _ = call(jax.jit(partial(FORMS[form][0], chunk=16)), cut(inputs, 0, time))
-        assert error(y, slow_y[:, :time]) < 1e-5, time
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_gradients_agree_where_the_last_chunk_is_not_full(form: str) -> None:
-    inputs = cut(make_inputs(form, "per head"), 0, 17)
-    weight, state_weight = jnp.ones_like(inputs["v"]), jnp.ones_like(inputs["initial_state"])
-    actual, _ = gradient(partial(FORMS[form][0], chunk=16))(inputs, weight, state_weight)
-    expected, _ = gradient(FORMS[form][1])(inputs, weight, state_weight)
+def assert_agree(fast: Callable, slow: Callable, inputs: Inputs, case: object = "") -> None:
+    actual, (y, state) = fast(inputs)
+    expected, (slow_y, slow_state) = slow(inputs)
+    assert error(y, slow_y) < VALUES, case
+    assert error(state, slow_state) < VALUES, case
     for name in inputs:
-        assert error(actual[name], expected[name]) < 1e-4, name
+        assert error(actual[name], expected[name]) < GRADIENTS, (name, case)
 
 
 @pytest.mark.parametrize("decay", DECAYS)
-@pytest.mark.parametrize("form", FORMS)
-def test_a_state_handed_on_continues_the_sequence(form: str, decay: str) -> None:
-    function = jax.jit(FORMS[form][0])
-    inputs = make_inputs(form, decay, time=40)
-    whole, last = call(function, inputs)
-    first, state = call(function, cut(inputs, 0, 23))
-    second, state = call(function, {**cut(inputs, 23, 40), "initial_state": state})
-    assert error(jnp.concatenate([first, second], axis=1), whole) < 1e-5
-    assert error(state, last) < 1e-5
+@pytest.mark.parametrize("name", FORMS)
+def test_chunks_agree_with_the_recurrence(name: str, decay: str) -> None:
+    shape = SHAPES[(list(FORMS).index(name) + 2 * DECAYS.index(decay)) % len(SHAPES)]
+    fast, slow = gradient(FORMS[name].parallel), gradient(FORMS[name].recurrent)
+    for gates in GATES if decay != "none" else ["drawn"]:
+        assert_agree(fast, slow, make_inputs(name, decay, gates, *shape), gates)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_half_precision_in_and_out_with_a_state_in_full(form: str) -> None:
-    inputs = make_inputs(form, "per head", time=64)
+@pytest.mark.parametrize("chunk", [1, 64])
+@pytest.mark.parametrize("name", FORMS)
+def test_any_chunk_agrees_with_the_recurrence(name: str, chunk: int) -> None:
+    inputs = make_inputs(name, "per channel", "weak after strong", time=70)
+    for actual, expected in zip(
+        run(partial(FORMS[name].parallel, chunk=chunk), inputs), run(FORMS[name].recurrent, inputs), strict=True
+    ):
+        assert error(actual, expected) < VALUES
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_length_agrees_with_the_recurrence(name: str) -> None:
+    inputs = make_inputs(name, "per head", time=200)
+    expected, _ = run(FORMS[name].recurrent, inputs)
+    for time in (1, 2, 63, 64, 65, 200):
+        y, _ = run(FORMS[name].parallel, cut(inputs, 0, time))
+        assert error(y, expected[:, :time]) < VALUES, time
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_segments_that_fit_the_cache_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a long sequence is computed on CPU: seven or more chunks by threes, the last segment padded."""
+    inputs = make_inputs(name, "per channel", time=100)
+    monkeypatch.setattr(chunks, "SEGMENT_BYTES", 4 * 3 * 16 * BATCH * HEADS * 16)
+    assert_agree(gradient(partial(FORMS[name].parallel, chunk=16)), gradient(FORMS[name].recurrent), inputs)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_state_handed_on_continues_the_sequence(name: str) -> None:
+    inputs = make_inputs(name, DECAYS[1 + list(FORMS).index(name) % 2])
+    whole, last = run(FORMS[name].parallel, inputs)
+    first, state = run(FORMS[name].parallel, cut(inputs, 0, 23))
+    second, state = run(FORMS[name].parallel, {**cut(inputs, 23, 40), "initial_state": state})
+    assert error(jnp.concatenate([first, second], axis=1), whole) < VALUES
+    assert error(state, last) < VALUES
+
+
+@pytest.mark.parametrize("decay", DECAYS)
+@pytest.mark.parametrize("name", FORMS)
+def test_token_by_token_is_the_recurrence(name: str, decay: str) -> None:
+    form, inputs = FORMS[name], make_inputs(name, decay, time=5)
+    whole, last = run(form.recurrent, inputs)
+    one = jax.jit(partial(call, form.parallel))
+    state = inputs["initial_state"]
+    for t in range(5):
+        now = {**cut(inputs, t, t + 1), "initial_state": state}
+        y, state = one(now)
+        assert error(y[:, 0], whole[:, t]) < VALUES
+        if form.step is not None:
+            token = {name: x[:, 0] for name, x in now.items() if name not in ("bonus", "initial_state")}
+            bonus = {"bonus": now["bonus"]} if "bonus" in now else {}
+            step_state = form.step(
+                *(token[name] for name in POSITIONAL if name in token),
+                now["initial_state"],
+                log_decay=token.get("log_decay"),
+                **bonus,
+            )
+            assert error(step_state[0], y[:, 0]) < VALUES
+            assert error(step_state[1], state) < VALUES
+    assert error(state, last) < VALUES
+
+
+@pytest.mark.parametrize("decay", ["none", "per head", "per channel"])
+def test_several_householder_steps_are_the_same_steps_one_by_one(decay: str) -> None:
+    inputs = make_inputs("delta_rule with two steps", decay, time=3)
+    y, last = run(ops.delta_rule, inputs)
+    state = inputs["initial_state"]
+    for t in range(3):
+        for i in (2 * t, 2 * t + 1):
+            log_decay = inputs["log_decay"][:, t] if decay != "none" and i == 2 * t else None
+            k, v, beta = (inputs[name][:, i] for name in ("k", "v", "beta"))
+            read, state = ops.step_delta_rule(inputs["q"][:, t], k, v, beta, state, log_decay=log_decay)
+        assert error(y[:, t], read) < VALUES
+    assert error(last, state) < VALUES
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_half_precision_in_and_out_with_a_state_in_full(name: str) -> None:
+    inputs = make_inputs(name, DECAYS[1 + list(FORMS).index(name) % 2], time=65, key_dim=32, value_dim=16)
     half = {name: x.astype(jnp.bfloat16) for name, x in inputs.items()}
-    y, state = call(jax.jit(FORMS[form][0]), half)
-    slow_y, slow_state = call(jax.jit(FORMS[form][1]), {name: x.astype(jnp.float32) for name, x in half.items()})
+    actual, (y, state) = gradient(FORMS[name].parallel)(half)
+    rounded = {name: x.astype(jnp.float32) for name, x in half.items()}
+    expected, (slow_y, slow_state) = gradient(FORMS[name].recurrent)(rounded)
     assert (y.dtype, state.dtype) == (jnp.bfloat16, jnp.float32)
-    assert error(y.astype(jnp.float32), slow_y) < 5e-3
-    assert error(state, slow_state) < 1e-5
+    assert error(y, slow_y) < HALF_OUTPUTS
+    assert error(state, slow_state) < VALUES
+    for argument in inputs:
+        bar = HALF_GATES if argument in ("beta", "log_decay") else HALF_GRADIENTS
+        assert error(actual[argument], expected[argument]) < bar, argument
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_seeds_layers_and_donated_buffers_give_the_same_numbers(name: str) -> None:
+    """vmap over seeds, scan over layers, and jit that reuses its inputs' memory."""
+    seeds = [make_inputs(name, "per channel", seed=seed) for seed in (0, 1)]
+    plain = jax.jit(partial(call, FORMS[name].parallel))
+    expected = jax.tree.map(lambda *x: jnp.stack(x), *(plain(inputs) for inputs in seeds))
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *seeds)
+
+    def layers(stacked: Inputs) -> tuple[Array, Array]:
+        return jax.lax.scan(lambda carry, inputs: (carry, call(FORMS[name].parallel, inputs)), None, stacked)[1]
+
+    mapped = jax.jit(jax.vmap(partial(call, FORMS[name].parallel)))(stacked)
+    scanned = jax.jit(layers)(stacked)
+    state = jnp.copy(seeds[0]["initial_state"])  # the one input with the shape and the dtype of an output
+    donated = jax.jit(
+        lambda state, inputs: call(FORMS[name].parallel, {**inputs, "initial_state": state}), donate_argnums=0
+    )(state, seeds[0])
+    for actual in (mapped, scanned):
+        assert max(error(*pair) for pair in zip(actual, expected, strict=True)) < VALUES
+    assert max(error(x, many[0]) for x, many in zip(donated, expected, strict=True)) < VALUES
+
+
+def test_a_decay_of_zero_is_no_decay() -> None:
+    inputs = make_inputs("dplr", "per channel", "zero")
+    plain = {name: x for name, x in inputs.items() if name != "log_decay"}
+    for actual, expected in zip(run(ops.dplr, inputs), run(ops.dplr, plain), strict=True):
+        assert error(actual, expected) < VALUES
+
+
+@pytest.mark.parametrize("decay", DECAYS)
+def test_dplr_holds_the_delta_rule(decay: str) -> None:
+    inputs = make_inputs("delta_rule", decay)
+    q, k, v, beta, log_decay = (inputs.get(name) for name in ("q", "k", "v", "beta", "log_decay"))
+    factor = 1.0 if log_decay is None else jnp.exp(log_decay).reshape(*k.shape[:3], -1)
+    expected = ops.delta_rule(q, k, v, beta, log_decay=log_decay)
+    actual = ops.dplr(q, k, beta[..., None] * v, -factor * k, beta[..., None] * k, log_decay=log_decay)
+    assert max(error(*pair) for pair in zip(actual, expected, strict=True)) < VALUES
 
 
 def test_repeated_keys_keep_the_delta_rule_exact() -> None:
-    inputs = make_inputs("delta_rule", "none")
+    inputs = make_inputs("delta_rule", "none", time=100)
     inputs["k"] = jnp.broadcast_to(inputs["k"][:, :1], inputs["k"].shape)
-    y, _ = call(jax.jit(partial(ops.delta_rule, chunk=64)), inputs)
-    slow_y, _ = call(jax.jit(ops.recurrent_delta_rule), inputs)
-    assert error(y, slow_y) < 1e-5
+    y, _ = run(partial(ops.delta_rule, chunk=64), inputs)
+    assert error(y, run(ops.recurrent_delta_rule, inputs)[0]) < VALUES
 
 
 def test_a_chunk_that_is_no_power_of_two_is_refused() -> None:
@@ -142,25 +277,7 @@ def test_a_chunk_that_is_no_power_of_two_is_refused() -> None:
         call(partial(ops.linear_attention, chunk=24), make_inputs("linear_attention", "none"))
 
 
-def test_softmax_attention_sees_no_later_key() -> None:
-    q, k, v = (make_inputs("linear_attention", "none", time=8)[name] for name in "qkv")
-    y = ops.softmax_attention(q, k, v)
-    assert jnp.allclose(y[:, :1], v[:, :1])
-    assert jnp.allclose(ops.softmax_attention(q[:, :5], k[:, :5], v[:, :5]), y[:, :5], atol=1e-6)
-
-
-def test_short_convolution_goes_on_where_it_stopped() -> None:
-    convolution = ops.ShortConvolution(6, 4, rngs=nnx.Rngs(0))
-    x = jax.random.normal(jax.random.key(0), (2, 9, 6))
-    whole, recent = convolution(x, convolution.init_state(2))
-    first, state = convolution(x[:, :2], convolution.init_state(2))
-    second, state = convolution(x[:, 2:], state)
-    assert jnp.allclose(jnp.concatenate([first, second], axis=1), whole, atol=1e-6)
-    assert jnp.array_equal(state, recent)
-    assert jnp.allclose(whole[:, 3], jnp.sum(convolution.kernel[...] * x[:, :4], axis=1), atol=1e-6)
-
-
-@pytest.mark.parametrize("norm", [ops.l2_normalize, ops.rms_norm])
-def test_norms_of_zero_are_zero_with_a_finite_gradient(norm: Callable) -> None:
-    assert jnp.array_equal(norm(jnp.zeros(4)), jnp.zeros(4))
-    assert jnp.all(jnp.isfinite(jax.grad(lambda x: jnp.sum(norm(x)))(jnp.zeros(4))))
+def test_a_part_of_a_step_is_refused() -> None:
+    inputs = make_inputs("delta_rule with two steps", "none", time=3)
+    with pytest.raises(ValueError, match="6 keys are not a whole number of steps for each of 4 queries"):
+        call(ops.delta_rule, {**inputs, "q": jnp.zeros((BATCH, 4, HEADS, 16))})

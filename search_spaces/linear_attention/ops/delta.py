@@ -1,47 +1,73 @@
 """The delta rule (Schlag et al. 2021, https://arxiv.org/abs/2102.11174), parallel over time (Yang et al. 2024,
 https://arxiv.org/abs/2406.06484), with decay per head (Gated DeltaNet, https://arxiv.org/abs/2412.06464) or per key
-channel (Kimi Delta Attention, https://arxiv.org/abs/2510.26692)."""
+channel (Kimi Delta Attention, https://arxiv.org/abs/2510.26692), and with several steps a token (DeltaProduct,
+https://arxiv.org/abs/2502.10297)."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from search_spaces.linear_attention.ops.chunks import causal_scores, chunk_length, cumulative, from_chunks, into_chunks
-from search_spaces.linear_attention.ops.linear import State, decay_like, state_like
+from search_spaces.linear_attention.ops.chunks import (
+    State,
+    causal_scores,
+    chunk_length,
+    decay_factor,
+    decays,
+    empty_state_unless,
+    from_chunks,
+    scan_segments,
+    scan_states,
+    scan_tokens,
+)
+
+
+def step_delta_rule(
+    q: Float[Array, "batch heads key_dim"],
+    k: Float[Array, "batch heads key_dim"],
+    v: Float[Array, "batch heads value_dim"],
+    beta: Float[Array, "batch heads"],
+    state: State,
+    *,
+    log_decay: Float[Array, "batch heads"] | Float[Array, "batch heads key_dim"] | None = None,
+    scale: float | None = None,
+) -> tuple[Float[Array, "batch heads value_dim"], State]:
+    """One token of `delta_rule` with one Householder step: what decoding uses."""
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    q_t, k_t, v_t, beta_t, state = (x.astype(jnp.float32) for x in (q, k, v, beta, state))
+    state = decay_factor(log_decay) * state
+    error = v_t - jnp.einsum("bhk,bhkv->bhv", k_t, state)
+    state = state + k_t[..., :, None] * (beta_t[..., None] * error)[..., None, :]
+    return jnp.einsum("bhk,bhkv->bhv", scale * q_t, state).astype(v.dtype), state
 
 
 def recurrent_delta_rule(
     q: Float[Array, "batch time heads key_dim"],
-    k: Float[Array, "batch time heads key_dim"],
-    v: Float[Array, "batch time heads value_dim"],
-    beta: Float[Array, "batch time heads"],
+    k: Float[Array, "batch steps heads key_dim"],
+    v: Float[Array, "batch steps heads value_dim"],
+    beta: Float[Array, "batch steps heads"],
     *,
     log_decay: Float[Array, "batch time heads"] | Float[Array, "batch time heads key_dim"] | None = None,
     scale: float | None = None,
     initial_state: State | None = None,
 ) -> tuple[Float[Array, "batch time heads value_dim"], State]:
     """The definition of `delta_rule`, token by token: obviously right, and slow."""
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    each = _steps_per_token(q, k)
 
-    def token(state: jax.Array, now: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-        q_t, k_t, v_t, beta_t, decay_t = now
-        state = decay_t[..., None] * state
-        error = v_t - jnp.einsum("bhk,bhkv->bhv", k_t, state)
-        state = state + k_t[..., :, None] * (beta_t[..., None] * error)[..., None, :]
-        return state, jnp.einsum("bhk,bhkv->bhv", q_t * scale, state)
+    def token(q, k, v, beta, log_decay, state):  # type: ignore[no-untyped-def]
+        return _steps_of_one_token(q, k, v, beta, state, log_decay, scale)
 
-    decay = jnp.exp(decay_like(k, log_decay))
-    over_time = [jnp.moveaxis(x.astype(jnp.float32), 1, 0) for x in (q, k, v, beta, decay)]
-    state, y = lax.scan(token, state_like(k, v, initial_state), tuple(over_time))
-    return jnp.moveaxis(y, 0, 1).astype(v.dtype), state
+    k, v, beta = (x.reshape(x.shape[0], -1, each, *x.shape[2:]) for x in (k, v, beta))
+    return scan_tokens(token, empty_state_unless(initial_state, k[:, :, 0], v), q, k, v, beta, log_decay)
 
 
 def delta_rule(
     q: Float[Array, "batch time heads key_dim"],
-    k: Float[Array, "batch time heads key_dim"],
-    v: Float[Array, "batch time heads value_dim"],
-    beta: Float[Array, "batch time heads"],
+    k: Float[Array, "batch steps heads key_dim"],
+    v: Float[Array, "batch steps heads value_dim"],
+    beta: Float[Array, "batch steps heads"],
     *,
     log_decay: Float[Array, "batch time heads"] | Float[Array, "batch time heads key_dim"] | None = None,
     scale: float | None = None,
@@ -57,48 +83,73 @@ def delta_rule(
 
     It is stable while `|1 - beta |k|^2| <= 1`: normalise the keys, and keep beta in [0, 2].
 
+    Keys, values and write strengths n times as long as the queries are n Householder steps a token: the decay comes
+    before the first of them, the read after the last.
+
     Args:
       beta: write strength.
       log_decay: g <= 0, per head or per key channel, applied before the correction; None never forgets.
       scale: of the output; `key_dim ** -0.5` by default.
       initial_state: S_0; zero by default.
-      chunk: tokens that are computed in parallel, a power of two; by default what is fastest on this platform.
+      chunk: steps that are computed in parallel, a power of two; by default what is fastest on this platform.
 
     Returns:
       The outputs in the dtype of `v`, and the state after the last token in float32.
+
+    Raises:
+      ValueError: if `steps` is not a multiple of `time`, or `chunk` not a power of two.
     """
+    each = _steps_per_token(q, k)
+    state = empty_state_unless(initial_state, k, v)
+    if q.shape[1] == 1:
+        g = None if log_decay is None else log_decay[:, 0]
+        y, state = _steps_of_one_token(q[:, 0], k, v, beta, state, g, scale)
+        return y[:, None], state
+    if each > 1:
+        q, log_decay = _spread(q, each, each - 1), None if log_decay is None else _spread(log_decay, each, 0)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    chunk = chunk_length(q.shape[1], chunk)
-    q_c, k_c, v_c, beta_c = (into_chunks(x, chunk) for x in (q, k, v, beta))
-    q_c = scale * q_c
-    total = None if log_decay is None else cumulative(into_chunks(log_decay, chunk))
-    queries, keys, until_end, across = q_c, k_c, k_c, None
-    if total is not None:
-        last = total[..., -1:, :]
-        queries, keys = q_c * jnp.exp(total), k_c * jnp.exp(total)
-        until_end, across = k_c * jnp.exp(last - total), jnp.exp(last).mT
+    chunk = chunk_length(q.shape[1], chunk, log_decay)
 
-    inverse = inverse_of_unit_lower(beta_c * jnp.tril(causal_scores(k_c, k_c, total), -1))
-    fresh, erase = inverse @ (beta_c * v_c), inverse @ (beta_c * keys)
-    state, before = scan_affine(state_like(k, v, initial_state), until_end, erase, fresh, across)
-    y = causal_scores(q_c, k_c, total) @ (fresh - erase @ before) + queries @ before
-    return from_chunks(y, v), state
+    def in_chunks(state: State, q, k, v, beta, log_decay):  # type: ignore[no-untyped-def]
+        decay = decays(log_decay, chunk)
+        inverse = inverse_of_unit_lower(beta * jnp.tril(causal_scores(k, k, decay.between), -1))
+        fresh, erased = inverse @ (beta * v), inverse @ (beta * k * decay.from_start)
+        kept = (k * decay.until_end).mT
+        state, before = scan_states(state, kept @ fresh, decay.across, -(kept @ erased))
+        corrections = fresh - erased @ before
+        y = causal_scores(q, k, decay.between) @ corrections + (q * decay.from_start) @ before
+        return state, scale * y
+
+    state, y = scan_segments(in_chunks, state, chunk, q, k, v, beta, log_decay)
+    return from_chunks(y, v)[:, each - 1 :: each], state
 
 
-def scan_affine(
+def _steps_per_token(q: jax.Array, k: jax.Array) -> int:
+    if k.shape[1] % q.shape[1]:
+        raise ValueError(f"{k.shape[1]} keys are not a whole number of steps for each of {q.shape[1]} queries")
+    return k.shape[1] // q.shape[1]
+
+
+def _steps_of_one_token(
+    q: Float[Array, "batch heads key_dim"],
+    k: Float[Array, "batch steps heads key_dim"],
+    v: Float[Array, "batch steps heads value_dim"],
+    beta: Float[Array, "batch steps heads"],
     state: State,
-    keys: Float[Array, "chunks batch heads chunk key_dim"],
-    erase: Float[Array, "chunks batch heads chunk key_dim"],
-    fresh: Float[Array, "chunks batch heads chunk value_dim"],
-    decay: Float[Array, "chunks batch heads _ 1"] | None,
-) -> tuple[State, Float[Array, "chunks batch heads key_dim value_dim"]]:
-    """The state after all chunks, and the states before each: `S' = decay S + keys^T (fresh - erase S)`."""
+    log_decay: Float[Array, "batch heads"] | Float[Array, "batch heads key_dim"] | None,
+    scale: float | None,
+) -> tuple[Float[Array, "batch heads value_dim"], State]:
+    """The decay before the first step, the read after the last."""
+    for i in range(k.shape[1]):
+        decay = log_decay if i == 0 else None
+        y, state = step_delta_rule(q, k[:, i], v[:, i], beta[:, i], state, log_decay=decay, scale=scale)
+    return y, state
 
-    def step(state: jax.Array, now: tuple[jax.Array, jax.Array, jax.Array | None]) -> tuple[jax.Array, jax.Array]:
-        transition, written, decay = now
-        return (state if decay is None else decay * state) - transition @ state + written, state
 
-    return lax.scan(step, state, (keys.mT @ erase, keys.mT @ fresh, decay))
+def _spread(x: Float[Array, "batch time heads ..."], each: int, at: int) -> Float[Array, "batch steps heads ..."]:
+    """Every token at place `at` of `each` steps, and zero at the others: neither decay nor read."""
+    padding = [(0, 0), (0, 0), (at, each - 1 - at)] + [(0, 0)] * (x.ndim - 2)
+    return jnp.pad(x[:, :, None], padding).reshape(x.shape[0], -1, *x.shape[2:])
 
 
 @jax.custom_jvp
@@ -109,14 +160,19 @@ def inverse_of_unit_lower(strict: Float[Array, "*batch chunk chunk"]) -> Float[A
     block of each. No power of L is formed: a Neumann product loses every digit on correlated keys.
     """
     size = strict.shape[-1]
-    row, column = jnp.arange(size)[:, None], jnp.arange(size)[None, :]
-    inverse = jnp.broadcast_to(jnp.eye(size, dtype=strict.dtype), strict.shape)
-    block = 1
+    row, column = np.ogrid[:size, :size]
+    inverse = jnp.eye(size) - jnp.where(_below(row, column, 1), strict, 0.0)  # blocks of two
+    block = 2
     while block < size:
-        below = (row // (2 * block) == column // (2 * block)) & (row // block > column // block)
-        inverse = inverse - _product(_product(inverse, jnp.where(below, strict, 0.0)), inverse)
+        below = jnp.where(_below(row, column, block), strict, 0.0)
+        inverse = inverse - _product(_product(inverse, below), inverse)
         block *= 2
-    return inverse
+    return checkpoint_name(inverse, "inverse")
+
+
+def _below(row: np.ndarray, column: np.ndarray, block: int) -> np.ndarray:
+    """The lower left block of each pair of blocks on the diagonal."""
+    return (row // (2 * block) == column // (2 * block)) & (row // block > column // block)
 
 
 @inverse_of_unit_lower.defjvp
