@@ -233,7 +233,7 @@ class Search:
     def baselines(self) -> list[Candidate]:
         """The baselines of this search, the reference first."""
         available = {**self._space.baselines(), **self._space.outside_references()}
-        names = self.settings.search_space.baselines or tuple(self._space.baselines())
+        names = self.settings.search_space.baselines or self._space.starters
         if unknown := [name for name in names if name not in available]:
             raise UserError(f"search_space.baselines: no {', '.join(unknown)}; there are {', '.join(available)}")
         first = self._space.reference

@@ -14,7 +14,7 @@ def _require(condition: bool, sentence: str) -> None:
 
 @dataclass(frozen=True)
 class SearchSpaceSettings:
-    """`module` provides `SPACE` (see `nas.space`); `baselines` names those to train first, all of them if empty."""
+    """`module` provides `SPACE` (see `nas.space`); `baselines` names those to train first, its starters if empty."""
 
     module: str = "search_spaces.linear_attention.space"
     baselines: tuple[str, ...] = ()
@@ -273,6 +273,26 @@ class SearchSettings:
 
 
 @dataclass(frozen=True)
+class WalkSettings:
+    """`nas walk`: so many random candidates of the grammar go through the gate."""
+
+    candidates: int = 1000
+
+    def __post_init__(self) -> None:
+        _require(self.candidates >= 1, f"walk.candidates={self.candidates} must be at least 1")
+
+
+@dataclass(frozen=True)
+class BaselinesSettings:
+    """`nas baselines`: each is trained with so many seeds, counted up from `train.seed`."""
+
+    seeds: int = 3
+
+    def __post_init__(self) -> None:
+        _require(self.seeds >= 1, f"baselines.seeds={self.seeds} must be at least 1")
+
+
+@dataclass(frozen=True)
 class Settings:
     """The whole configuration of one search. Each field but the scalars is a group of `conf/`."""
 
@@ -282,6 +302,8 @@ class Settings:
     resume: str | None = None
     path: str | None = None
     search: SearchSettings = field(default_factory=SearchSettings)
+    walk: WalkSettings = field(default_factory=WalkSettings)
+    baselines: BaselinesSettings = field(default_factory=BaselinesSettings)
     search_space: SearchSpaceSettings = field(default_factory=SearchSpaceSettings)
     proposer: ProposerSettings = field(default_factory=ProposerSettings)
     llm: LlmSettings = field(default_factory=LlmSettings)

@@ -37,7 +37,12 @@ class SearchSpace(Protocol):
         ...
 
     def baselines(self) -> Mapping[str, Candidate]:
-        """Name -> hand-written candidate that passes the gate: the first population."""
+        """Name -> hand-written candidate that passes the gate."""
+        ...
+
+    @property
+    def starters(self) -> Sequence[str]:
+        """Names of the baselines that a search trains first, unless its configuration names others."""
         ...
 
     def outside_references(self) -> Mapping[str, Candidate]:

@@ -46,6 +46,10 @@ class FakeSpace:
     def baselines(self) -> Mapping[str, Candidate]:
         return self._baselines
 
+    @property
+    def starters(self) -> Sequence[str]:
+        return tuple(self._baselines)
+
     def outside_references(self) -> Mapping[str, Candidate]:
         return self._outside
 

@@ -92,7 +92,7 @@ def test_every_option_goes_with_every_experiment(experiment: str, number: int) -
 
 def test_every_group_is_one_of_the_settings_and_has_an_option() -> None:
     nested = {field.name for field in fields(Settings) if is_dataclass(getattr(Settings(), field.name))}
-    assert nested == GROUPS | {"search"}
+    assert nested == GROUPS | {"search", "walk", "baselines"}
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=map(".".join, OPTIONS))

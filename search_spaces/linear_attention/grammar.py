@@ -15,6 +15,7 @@ from nas.space import NotApplicable
 from search_spaces.linear_attention.parts import (
     CUSTOM,
     LAYOUT,
+    PIPELINE,
     SLOTS,
     Part,
     Slot,
@@ -22,20 +23,22 @@ from search_spaces.linear_attention.parts import (
     first_line,
     known_parts,
     lines_of,
+    state_entries,
     targets_of,
 )
 
+CONTRACT = ("__init__", "__call__", "step", "init_state", "forward")
 METHOD_ORDER = (
-    "__init__",
-    "__call__",
-    "step",
-    "init_state",
-    "forward",
+    *CONTRACT,
     "project",
     "feature_map",
     "normalize",
+    "rotate",
     "log_decay",
+    "write_strength",
     "update",
+    "look_back",
+    "skip",
     "readout",
 )
 # In the order, and with the blank lines, that isort gives them.
@@ -51,12 +54,14 @@ IMPORT_GROUPS = (
     {"ops": "from search_spaces.linear_attention import ops"},
 )
 IMPORTS = [(name, line) for group in IMPORT_GROUPS for name, line in group.items()]
-DECAYING_OPS = frozenset({"ops.linear_attention", "ops.delta_rule"})
+DECAYING_OPS = frozenset({"ops.linear_attention", "ops.delta_rule", "ops.dplr", "ops.mesa"})
 DECAY_KEYWORD = "log_decay=self.log_decay(x)"
+LINE_LENGTH = 120
 SILENT = frozenset({"off", "square"})  # parts that a docstring need not speak of
-FRAME = {  # what every mixer in the slots' shape shares, around `forward`
+FRAME = {  # what every mixer in the slots' shape shares; between the two lines of `forward` come the slots' calls
     "__call__": "def __call__(self, x):\n    return self.forward(x, self.init_state(x.shape[0]))[0]",
     "step": "def step(self, x_t, state):\n    y, state = self.forward(x_t[:, None], state)\n    return y[:, 0], state",
+    "forward": "def forward(self, x, state):\n    state = dict(state)\n    return self.readout(x, y), state",
 }
 
 
@@ -89,8 +94,13 @@ class Mixer:
     @cached_property
     def calls(self) -> Mapping[str, ast.stmt]:
         """Method -> the statement of `forward` that calls it."""
-        forward = self.methods.get("forward")
-        return {name: line for line in (forward.body if forward else ()) for name in self_reads(line)}
+        return {name: line for line in self.methods["forward"].body for name in self_reads(line)}
+
+    @cached_property
+    def state(self) -> Mapping[str, str] | None:
+        """Key -> expression that the decoding state starts from; None if `init_state` returns no plain dictionary."""
+        init_state = self.methods.get("init_state")
+        return state_entries(init_state, self.source) if init_state else None
 
     @cached_property
     def imports(self) -> Sequence[ast.stmt]:
@@ -149,6 +159,18 @@ def self_reads(node: ast.AST) -> set[str]:
     }
 
 
+def state_keys(node: ast.AST) -> set[str]:
+    """Keys of `state` that are read or written anywhere in `node`."""
+    return {
+        str(child.slice.value)
+        for child in ast.walk(node)
+        if isinstance(child, ast.Subscript)
+        and isinstance(child.value, ast.Name)
+        and child.value.id == "state"
+        and isinstance(child.slice, ast.Constant)
+    }
+
+
 def name_reads(node: ast.AST) -> set[str]:
     """Plain names read anywhere in `node`."""
     return {child.id for child in ast.walk(node) if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Load)}
@@ -161,32 +183,70 @@ def parts_of(source: str) -> dict[str, Part]:
     """Slot -> the part in it: a known one, or the candidate's own under the name "custom".
 
     Raises:
-      NotApplicable: if the source is no mixer.
+      NotApplicable: if the source is no mixer in the slots' shape.
     """
-    mixer = Mixer(source)
+    mixer = _slotted(source)
     return {slot.name: _known_part(mixer, slot) or _own_part(mixer, slot) for slot in SLOTS.values()}
 
 
+def _slotted(source: str) -> Mixer:
+    mixer = Mixer(source)
+    if missing := {"forward", "update"} - set(mixer.methods):
+        raise NotApplicable(f"`TokenMixer` has no method `{min(missing)}`, which the slots' shape asks for")
+    return mixer
+
+
 def _known_part(mixer: Mixer, slot: Slot) -> Part | None:
-    """The known part with exactly these methods and fields, whatever their comments and formatting."""
-    frame = slot.name == "convolution"  # the projection owns `forward`, and with it what is around
+    """The known part with exactly these methods, fields, call and state, whatever their comments and formatting."""
+    if slot.name == "convolution" and not _has_standard_frame(mixer):
+        return None  # where a hand wrote the frame, the projection stands for it
     methods = {name: canonical(mixer.text(name)) for name in slot.methods if name in mixer.methods}
-    if frame and any(canonical(mixer.text(name)) != canonical(text) for name, text in FRAME.items()):
-        return None
     fields = {targets: canonical(lines_of(line, mixer.source)) for targets, line in mixer.fields.items()}
+    state = {key: canonical(text) for key, text in (mixer.state or {}).items()}
+    call = _call_of(mixer, slot)
     for part in known_parts(slot.name).values():
-        same_methods = methods == {name: canonical(text) for name, text in part.methods.items()}
-        if same_methods and all(fields.get(targets) == canonical(text) for targets, text in part.fields.items()):
+        if (
+            methods == {name: canonical(text) for name, text in part.methods.items()}
+            and call == canonical(part.call)
+            and all(fields.get(targets) == canonical(text) for targets, text in part.fields.items())
+            and all(state.get(key) == canonical(text) for key, text in part.state.items())
+        ):
             return part
     return None
 
 
+def _call_of(mixer: Mixer, slot: Slot) -> str:
+    """The statement of `forward` that calls the slot's method, in one formatting; nothing if none does."""
+    method = slot.methods[0] if slot.call else ""
+    return ast.unparse(mixer.calls[method]) if method in mixer.calls else ""
+
+
+def _has_standard_frame(mixer: Mixer) -> bool:
+    """Whether around the slots stands what every mixer shares, and `forward` calls them in their order."""
+    stages = [stage for line in _forward(mixer) if (stage := _stage(line)) is not None]
+    frame = all(canonical(mixer.text(name)) == canonical(text) for name, text in FRAME.items())
+    return frame and stages == sorted(set(stages))
+
+
+def _forward(mixer: Mixer) -> Sequence[ast.stmt]:
+    return mixer.methods["forward"].body
+
+
+def _stage(line: ast.stmt) -> int | None:
+    """Which stage of the pipeline a statement of `forward` calls."""
+    return next((i for i, name in enumerate(PIPELINE) if self_reads(line) & set(SLOTS[name].methods)), None)
+
+
 def _own_part(mixer: Mixer, slot: Slot) -> Part:
-    """What the candidate has in `slot`, with the helpers and fields that only this reads."""
-    elsewhere = {name for other in SLOTS.values() if other != slot for name in other.methods} | set(FRAME)
+    """What the candidate has in `slot`, with the helpers, fields and state that only this reads."""
+    elsewhere = {name for other in SLOTS.values() if other != slot for name in other.methods} | set(CONTRACT)
     methods: dict[str, str] = {}
     fields: dict[Targets, str] = {}
-    wanted, seen = list(slot.methods or LAYOUT), elsewhere | set(LAYOUT if slot.methods else ())
+    call = mixer.calls.get(slot.methods[0]) if slot.call else None
+    state = {key: text for key, text in (mixer.state or {}).items() if call and key in state_keys(call)}
+    wanted = [*(slot.methods or LAYOUT), *self_reads(ast.parse("\n".join(state.values())))]
+    seen = elsewhere | set(LAYOUT if slot.methods else ())
+    wanted = [name for name in wanted if name not in seen]
     while wanted:
         name = wanted.pop()
         nodes = [line for targets, line in mixer.fields.items() if name in targets]
@@ -198,14 +258,23 @@ def _own_part(mixer: Mixer, slot: Slot) -> Part:
         reads = {read for node in nodes for read in self_reads(node) | name_reads(node)}
         wanted += sorted(reads - seen - set(wanted))
     ordered = {targets: fields[targets] for targets in mixer.fields if targets in fields}
-    return Part(slot.name, CUSTOM, f"a {slot.words} of its own", "", ordered, methods, **_labels(methods))
+    text = lines_of(call, mixer.source) if call else ""
+    return Part(slot.name, CUSTOM, f"a {slot.words} of its own", "", ordered, methods, text, state, **_labels(methods))
 
 
 def _labels(methods: Mapping[str, str]) -> dict[str, Any]:
     """What a part of unknown make needs and gives, as far as its text tells."""
-    text = "\n".join(methods.values())
-    needs = {"unit keys": "delta_rule(" in text, "decay": "self.log_decay" in "".join(map(canonical, methods.values()))}
-    gives = {"unit keys": "l2_normalize(" in text, "decay": "log_decay" in methods}
+    text = "\n".join(map(canonical, methods.values()))
+    needs = {
+        "unit keys": "delta_rule(" in text,
+        "decay": "self.log_decay" in text,
+        "strength": "self.write_strength" in text,
+    }
+    gives = {
+        "unit keys": "l2_normalize(" in text,
+        "decay": "log_decay" in methods,
+        "strength": "write_strength" in methods,
+    }
     return {
         "needs": tuple(name for name, holds in needs.items() if holds),
         "gives": tuple(name for name, holds in gives.items() if holds),
@@ -213,12 +282,13 @@ def _labels(methods: Mapping[str, str]) -> dict[str, Any]:
 
 
 class _Bare(ast.NodeTransformer):
-    """Takes out what other slots put into a method: their calls in `forward`, the decay's keyword; and docstrings."""
+    """Takes out what slots put into each other: their calls in `forward`, the decay's keyword; and docstrings."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        calls = {ast.unparse(ast.parse(slot.call)) for slot in SLOTS.values() if slot.call}
         body = node.body[1:] if ast.get_docstring(node) is not None else node.body
-        node.body = [line for line in body if ast.unparse(line) not in calls] or [ast.Pass()]
+        if node.name == "forward":
+            body = [line for line in body if isinstance(line, ast.Return) or _stage(line) is None]
+        node.body = body or [ast.Pass()]
         return self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
@@ -241,13 +311,11 @@ def with_parts(source: str, parts: Iterable[Part]) -> str:
     Raises:
       NotApplicable: if the source has not the slots' shape where it would have to change.
     """
-    mixer = Mixer(source)
-    if missing := {"forward", "update"} - set(mixer.methods):
-        raise NotApplicable(f"`TokenMixer` has no method `{min(missing)}`, which the slots' shape asks for")
+    mixer = _slotted(source)
     read_before = mixer.reads
     for part in parts:
-        mixer = _put_fields(_put_methods(mixer, part), part)
-    mixer = _connect_decay(_connect_calls(mixer))
+        mixer = _put_state(_put_call(_put_fields(_put_methods(mixer, part), part), part), part)
+    mixer = _drop_unread_state(_connect_decay(mixer))
     mixer = _fix_imports(_drop_unread(mixer, read_before))
     _check_names(mixer)
     return mixer.source
@@ -305,27 +373,58 @@ def _put_field(mixer: Mixer, part: Part, targets: Targets, text: str) -> Mixer:
 
 
 def _refuse_shared(mixer: Mixer, part: Part, targets: Targets) -> None:
-    others = [node for name, node in mixer.methods.items() if name not in (*part.methods, "__init__")]
+    others = [node for name, node in mixer.methods.items() if name not in (*part.methods, "__init__", "init_state")]
     shared = [node.name for node in others if self_reads(node) & set(targets)]
     if shared:
         raise NotApplicable(f"`self.{targets[0]}` is also read by `{shared[0]}`, so {part.name!r} cannot change it")
 
 
-def _connect_calls(mixer: Mixer) -> Mixer:
-    """`forward` calls a method of an optional slot if and only if there is one."""
-    for slot in SLOTS.values():
-        method = slot.methods[0] if slot.call else ""
-        if method in mixer.methods and method not in mixer.calls:
-            place = next((mixer.calls[name] for name in slot.before if name in mixer.calls), None)
-            if place is None:
-                raise NotApplicable(f"`forward` has no statement that calls `self.{slot.before[-1]}`")
-            line = mixer.whole_lines(place)[0]
-            mixer = mixer.replace(line, line - 1, f"        {slot.call}\n")
-        while method and method not in mixer.methods and method in mixer.calls:
-            if self_reads(mixer.calls[method]) != {method}:
-                raise NotApplicable(f"`forward` calls `self.{method}` inside another statement")
-            mixer = mixer.replace(*mixer.whole_lines(mixer.calls[method]), "")
-    return mixer
+def _put_call(mixer: Mixer, part: Part) -> Mixer:
+    """`forward` calls the slot's method as the part asks, or not at all."""
+    slot = SLOTS[part.slot]
+    old = mixer.calls.get(slot.methods[0]) if slot.call else None
+    if not slot.call or _call_of(mixer, slot) == canonical(part.call):
+        return mixer
+    if old and self_reads(old) != {slot.methods[0]}:
+        raise NotApplicable(f"`forward` calls `self.{slot.methods[0]}` inside another statement")
+    text = textwrap.indent(part.call, "        ") + "\n" if part.call else ""
+    if old:
+        return mixer.replace(*mixer.whole_lines(old), text)
+    later = range(PIPELINE.index(slot.name) + 1, len(PIPELINE))
+    place = next((line for line in _forward(mixer) if _stage(line) in later), None)
+    if place is None:
+        raise NotApplicable(f"`forward` has no statement that calls `self.{SLOTS[PIPELINE[-1]].methods[0]}`")
+    first = mixer.whole_lines(place)[0]
+    return mixer.replace(first, first - 1, text)
+
+
+def _put_state(mixer: Mixer, part: Part) -> Mixer:
+    """`init_state` starts what the part keeps over time."""
+    if not part.state:
+        return mixer
+    if mixer.state is None:
+        raise NotApplicable("`init_state` does not return a dictionary, so that nothing can be kept beside its state")
+    return _set_state(mixer, {**mixer.state, **part.state})
+
+
+def _drop_unread_state(mixer: Mixer) -> Mixer:
+    used = state_keys(mixer.methods["forward"])
+    return (
+        mixer
+        if mixer.state is None
+        else _set_state(mixer, {key: mixer.state[key] for key in mixer.state if key in used})
+    )
+
+
+def _set_state(mixer: Mixer, state: Mapping[str, str]) -> Mixer:
+    if state == mixer.state:
+        return mixer
+    returned = mixer.methods["init_state"].body[0]
+    entries = [f'"{key}": {text}' for key, text in state.items()]
+    line = f"        return {{{', '.join(entries)}}}\n"
+    if len(line) > LINE_LENGTH:
+        line = "".join(["        return {\n", *(f"            {entry},\n" for entry in entries), "        }\n"])
+    return mixer.replace(*mixer.whole_lines(returned), line)
 
 
 def _connect_decay(mixer: Mixer) -> Mixer:
@@ -338,6 +437,8 @@ def _connect_decay(mixer: Mixer) -> Mixer:
         raise NotApplicable(f"`update` does not hand its state to one of {sorted(DECAYING_OPS)} by keyword")
     keywords = ops[0].keywords
     if "log_decay" in mixer.methods:
+        if any(keyword.arg == "log_decay" for keyword in keywords):
+            raise NotApplicable("`update` has a decay of its own")
         return _edit(mixer, keywords[0], keywords[0], f"{DECAY_KEYWORD}, {ast.unparse(keywords[0])}")
     old = next((i for i, keyword in enumerate(keywords) if ast.unparse(keyword) == DECAY_KEYWORD), None)
     if old is None or len(keywords) == 1:
@@ -360,7 +461,7 @@ def _drop_unread(mixer: Mixer, read_before: set[str]) -> Mixer:
     """Without the fields and helpers that were read before and no longer are."""
     while True:
         unread = read_before - mixer.reads
-        helper = next((name for name in mixer.methods if name in unread and name not in METHOD_ORDER), None)
+        helper = next((name for name in mixer.methods if name in unread and name not in CONTRACT), None)
         if helper:
             mixer = _delete_method(mixer, helper)
             continue
@@ -402,7 +503,7 @@ def _add_import(mixer: Mixer, line: str) -> Mixer:
 def _check_names(mixer: Mixer) -> None:
     """
     Raises:
-      NotApplicable: if a part reads what this candidate does not define.
+      NotApplicable: if a part reads what this candidate does not define, or is read by nothing.
     """
     defined = {name for targets in mixer.fields for name in targets} | set(mixer.methods)
     stored = {
@@ -410,6 +511,9 @@ def _check_names(mixer: Mixer) -> None:
         for node in ast.walk(mixer.cls)
         if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load)
     }
+    slots = {name for slot in SLOTS.values() for name in slot.methods}
+    if idle := slots & set(mixer.methods) - self_reads(mixer.cls):
+        raise NotApplicable(f"nothing in this candidate reads `self.{min(idle)}`")
     if missing := self_reads(mixer.cls) - defined - stored:
         raise NotApplicable(f"the part reads `self.{min(missing)}`, which this candidate does not define")
     if unbound := name_reads(mixer.tree) - mixer.bound_names - set(dir(builtins)):
@@ -423,14 +527,19 @@ def with_docstrings(source: str, title: str, changed: Iterable[Part]) -> str:
     """`source` with a module and a class docstring that say what it now is, and why it was last changed."""
     parts = parts_of(source)
     spoken = [part.phrase for part in parts.values() if part.name not in SILENT]
-    summary = "; ".join([spoken[0], *map(uncapitalised, spoken[1:])]) + "."
-    reasons = " ".join(f"{part.reason[0].upper()}{part.reason[1:]}" for part in changed if part.reason)
+    summary = capitalised("; ".join([spoken[0], *map(uncapitalised, spoken[1:])])) + "."
+    reasons = " ".join(capitalised(part.reason) for part in changed if part.reason)
     text = "\n\n".join(textwrap.fill(paragraph, 112) for paragraph in (summary, reasons) if paragraph)
     closing = '"""\n' if "\n" not in text else '\n"""\n'
     mixer = _put_docstring(
         Mixer(source), "cls", textwrap.indent('"""' + text + closing, "    ", lambda line: line.strip() != "")
     )
     return _put_docstring(mixer, "tree", f'"""{title}"""\n').source
+
+
+def capitalised(phrase: str) -> str:
+    """`phrase` as it begins a sentence."""
+    return phrase[0].upper() + phrase[1:]
 
 
 def uncapitalised(phrase: str) -> str:

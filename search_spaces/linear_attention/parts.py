@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 CUSTOM = "custom"
 LAYOUT = ("heads", "key_dim", "value_dim")
@@ -22,8 +23,8 @@ class Slot:
 
     Attributes:
       methods: what its parts define.
-      call: the statement of `forward` that calls it, for a slot that may be empty.
-      before: the methods of which the first called in `forward` comes right after that statement.
+      call: the statement of `forward` that calls it, unless a part has one of its own; none for a slot that `update`,
+        `readout`'s return or `__init__` reads.
       simplest: the part that does least.
       words: what to call a part that is not known.
     """
@@ -33,46 +34,63 @@ class Slot:
     simplest: str
     words: str
     call: str = ""
-    before: tuple[str, ...] = ()
 
 
 SLOTS: Mapping[str, Slot] = {
     slot.name: slot
     for slot in (
-        Slot("write_rule", ("update",), "additive", "write rule"),
+        Slot(
+            "write_rule",
+            ("update",),
+            "additive",
+            "write rule",
+            call='y, state["memory"] = self.update(x, q, k, v, state["memory"])',
+        ),
         Slot("decay", ("log_decay",), "off", "decay"),
-        Slot("convolution", ("init_state", "forward", "project"), "off", "projection"),
+        Slot("strength", ("write_strength",), "constant", "write strength"),
+        Slot("convolution", ("project",), "off", "projection", call="q, k, v = self.project(x)"),
         Slot(
             "feature_map",
             ("feature_map",),
             "off",
             "feature map",
             call="q, k = self.feature_map(q), self.feature_map(k)",
-            before=("normalize", "update"),
+        ),
+        Slot("normalize", ("normalize",), "off", "normalisation", call="q, k = self.normalize(q, k)"),
+        Slot(
+            "position",
+            ("rotate",),
+            "off",
+            "position",
+            call='q, k, state["position"] = self.rotate(q, k, state["position"])',
         ),
         Slot(
-            "normalize",
-            ("normalize",),
+            "hybrid",
+            ("look_back",),
             "off",
-            "normalisation",
-            call="q, k = self.normalize(q, k)",
-            before=("update",),
+            "hybrid",
+            call='y, state["window"] = self.look_back(x, q, k, v, y, state["window"])',
         ),
+        Slot("skip", ("skip",), "off", "skip", call="y = self.skip(q, k, v, y)"),
         Slot("readout", ("readout",), "plain", "readout"),
         Slot("layout", (), "square", "layout"),
     )
 }
+# The order in which `forward` calls them.
+PIPELINE = ("convolution", "feature_map", "normalize", "position", "write_rule", "hybrid", "skip", "readout")
 
 
 @dataclass(frozen=True)
 class Part:
-    """What fills a slot: methods, and the lines of `__init__` that make their fields.
+    """What fills a slot: methods, the lines of `__init__` that make their fields, and what they keep over time.
 
     Attributes:
       phrase: what it is, for docstrings.
       reason: why it should help, for motivations.
       fields: names that a statement of `__init__` assigns -> that statement.
       methods: name -> definition.
+      call: the statement of `forward` that calls it; empty if none does.
+      state: key of the decoding state -> the expression of `init_state` that it starts from.
       family: its word in the name of the family, for a slot that decides the state transition.
       needs: what another slot must give for this part to be valid, e.g. `("unit keys",)`.
       gives: what it gives to others.
@@ -84,6 +102,8 @@ class Part:
     reason: str = ""
     fields: Mapping[Targets, str] = field(default_factory=dict)
     methods: Mapping[str, str] = field(default_factory=dict)
+    call: str = ""
+    state: Mapping[str, str] = field(default_factory=dict)
     family: str = ""
     needs: tuple[str, ...] = ()
     gives: tuple[str, ...] = ()
@@ -103,18 +123,23 @@ def _read_part(slot: str, node: ast.ClassDef, classes: Mapping[str, ast.ClassDef
     phrase, _, reason = " ".join((ast.get_docstring(node) or "").split()).partition(": ")
     methods: dict[str, str] = {}
     fields: dict[Targets, str] = {}
+    state: dict[str, str] = {}
+    labels: dict[str, Any] = {}
     for cls in _lineage(node, classes):
-        functions = [statement for statement in cls.body if isinstance(statement, ast.FunctionDef)]
-        methods |= {function.name: lines_of(function, source) for function in functions}
-        inits = [function for function in functions if function.name == "__init__"]
-        fields |= {targets_of(line): lines_of(line, source) for init in inits for line in init.body}
-    methods.pop("__init__", None)
-    labels = {
-        statement.targets[0].id: ast.literal_eval(statement.value)
-        for statement in node.body
-        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)
-    }
-    return Part(slot, _words(node.name), phrase, reason, fields, methods, **labels)
+        for statement in cls.body:
+            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+                labels[statement.targets[0].id] = ast.literal_eval(statement.value)
+            elif not isinstance(statement, ast.FunctionDef):
+                continue
+            elif statement.name == "__init__":
+                fields |= {targets_of(line): lines_of(line, source) for line in statement.body}
+            elif statement.name == "init_state":
+                state = dict(state_entries(statement, source) or {})
+            else:
+                methods[statement.name] = lines_of(statement, source)
+    if methods:
+        labels.setdefault("call", SLOTS[slot].call)
+    return Part(slot, _words(node.name), phrase, reason, fields, methods, state=state, **labels)
 
 
 def _lineage(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> Iterator[ast.ClassDef]:
@@ -146,3 +171,13 @@ def targets_of(statement: ast.stmt) -> Targets:
         return ()
     stored = [node for node in ast.walk(statement) if isinstance(getattr(node, "ctx", None), ast.Store)]
     return tuple(getattr(node, "attr", getattr(node, "id", "")) for node in stored if not isinstance(node, ast.Tuple))
+
+
+def state_entries(init_state: ast.FunctionDef, source: str) -> Mapping[str, str] | None:
+    """Key -> expression, of the dictionary that `init_state` returns; None if it does anything else."""
+    match init_state.body:
+        case [ast.Return(value=ast.Dict(keys=keys, values=values))]:
+            names = [key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)]
+            texts = [ast.get_source_segment(source, value) or "" for value in values]
+            return dict(zip(names, texts, strict=True)) if len(names) == len(keys) else None
+    return None

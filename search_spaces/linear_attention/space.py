@@ -10,14 +10,22 @@ from pathlib import Path
 
 from nas.space import NotApplicable
 from nas.types import Candidate, Operator
-from search_spaces.linear_attention.grammar import parts_of, uncapitalised, with_docstrings, with_parts
+from search_spaces.linear_attention.grammar import capitalised, parts_of, uncapitalised, with_docstrings, with_parts
 from search_spaces.linear_attention.parts import CUSTOM, SLOTS, Part, known_parts
 
 Parts = Mapping[str, Part]
 Changes = list[Part]
 
 # What a part may need from another slot, and the part that is put there when nothing gives it.
-REMEDIES = {"unit keys": ("normalize", "l2"), "decay": ("decay", "per head")}
+REMEDIES = {
+    "unit keys": ("normalize", "l2"),
+    "free keys": ("normalize", "off"),
+    "strength": ("strength", "sigmoid"),
+    "decay": ("decay", "per head"),
+    "decay per head": ("decay", "per head"),
+    "heads decay as one": ("decay", "per head"),
+    "no decay": ("decay", "off"),
+}
 
 
 def swap(slot: str) -> Callable[[Sequence[Parts], random.Random], list[Changes]]:
@@ -26,7 +34,7 @@ def swap(slot: str) -> Callable[[Sequence[Parts], random.Random], list[Changes]]
     def choices(parents: Sequence[Parts], rng: random.Random) -> list[Changes]:
         parts = parents[0]
         options = [part for part in known_parts(slot).values() if part.name != parts[slot].name]
-        return _shuffled([[part, *_remedies(parts, [part])] for part in options], rng)
+        return _shuffled([[part, *remedies(parts, [part])] for part in options], rng)
 
     return choices
 
@@ -36,7 +44,7 @@ def crossover(parents: Sequence[Parts], rng: random.Random) -> list[Changes]:
     first, second = parents
     differing = [second[slot] for slot in SLOTS if second[slot] != first[slot]]
     subsets = [rng.sample(differing, rng.randint(1, max(1, len(differing) - 1))) for _ in range(8) if differing]
-    return [[*subset, *_remedies(first, subset)] for subset in subsets]
+    return [[*subset, *remedies(first, subset)] for subset in subsets]
 
 
 def simplify(parents: Sequence[Parts], rng: random.Random) -> list[Changes]:
@@ -53,7 +61,7 @@ OPERATORS: Mapping[str, tuple[Operator, Callable[[Sequence[Parts], random.Random
         ("decay", "Changes how the state forgets: not, per head or per channel, fixed or by token.", 1, swap("decay")),
         (
             "write_rule",
-            "Changes how a key and a value change the state: added, gated, or by the delta rule.",
+            "Changes how a key and a value change the state: added, gated, normalised, or by a delta rule.",
             1,
             swap("write_rule"),
         ),
@@ -63,6 +71,10 @@ OPERATORS: Mapping[str, tuple[Operator, Callable[[Sequence[Parts], random.Random
             1,
             swap("convolution"),
         ),
+        ("strength", "Changes how much of a value a token writes, and whether it may overshoot.", 1, swap("strength")),
+        ("position", "Changes whether queries and keys turn with time.", 1, swap("position")),
+        ("hybrid", "Changes whether attention over a short window stands beside the state.", 1, swap("hybrid")),
+        ("skip", "Changes what of the present token goes past the state.", 1, swap("skip")),
         ("readout", "Changes the norm and the gate on the output.", 1, swap("readout")),
         ("layout", "Changes the number of heads, and the widths of keys and values.", 1, swap("layout")),
         ("crossover", "Takes some slots of the first parent from the second.", 2, crossover),
@@ -72,7 +84,7 @@ OPERATORS: Mapping[str, tuple[Operator, Callable[[Sequence[Parts], random.Random
 
 
 class LinearAttentionSpace:
-    """Token mixers with a state of fixed size per head, in seven slots. Satisfies `nas.space.SearchSpace`."""
+    """Token mixers with a state of fixed size per head, in eleven slots. Satisfies `nas.space.SearchSpace`."""
 
     name = "linear_attention"
     allowed_imports = frozenset(
@@ -94,6 +106,8 @@ class LinearAttentionSpace:
     # The strongest published baseline, and in the middle of the range of parameters that the slots span: the MLP,
     # which takes up the difference, is neither starved nor swollen by any candidate.
     reference = "gated_deltanet"
+    # The corners of the space, for a search that has minutes: every mechanism of the others is a part in some slot.
+    starters = ("linear_attention", "retnet", "gla", "mamba2", "deltanet", "gated_deltanet")
 
     def baselines(self) -> Mapping[str, Candidate]:
         """The published mixers, each in the slots' shape."""
@@ -138,7 +152,8 @@ class LinearAttentionSpace:
             parts = parts_of(source)
         except NotApplicable:
             return CUSTOM
-        return f"{parts['write_rule'].family or 'custom write'}, {parts['decay'].family or 'custom decay'}"
+        write = parts["write_rule"].family or "custom write"
+        return write if "," in write else f"{write}, {parts['decay'].family or 'custom decay'}"
 
 
 SPACE = LinearAttentionSpace()
@@ -148,19 +163,22 @@ def _shuffled(choices: list[Changes], rng: random.Random) -> list[Changes]:
     return rng.sample(choices, len(choices))
 
 
-def _remedies(parts: Parts, changes: Changes) -> Changes:
+def remedies(parts: Parts, changes: Changes) -> Changes:
     """Parts that give what `changes` need and nothing else in the mixer gives."""
-    after = {**parts, **{part.slot: part for part in changes}}
-    given = {gift for part in after.values() for gift in part.gives}
+    given = _given({**parts, **{part.slot: part for part in changes}})
     missing = dict.fromkeys(need for part in changes for need in part.needs if need not in given)
     return [known_parts(slot)[name] for slot, name in (REMEDIES[need] for need in missing)]
+
+
+def _given(parts: Parts) -> set[str]:
+    return {gift for part in parts.values() for gift in part.gives}
 
 
 def _child(operator: Operator, parents: Sequence[Candidate], before: Parts, changes: Changes) -> Candidate:
     _check_needs({**before, **{part.slot: part for part in changes}})
     source = with_parts(parents[0].source, changes)
     family = SPACE.family(source)
-    title = f"{family[0].upper()}{family[1:]}: a token mixer grown by {operator.name.replace('_', ' ')}."
+    title = f"{capitalised(family)}: a token mixer grown by {operator.name.replace('_', ' ')}."
     child = Candidate(
         with_docstrings(source, title, changes),
         operator=operator.name,
@@ -174,7 +192,7 @@ def _child(operator: Operator, parents: Sequence[Candidate], before: Parts, chan
 
 
 def _check_needs(parts: Parts) -> None:
-    given = {gift for part in parts.values() for gift in part.gives}
+    given = _given(parts)
     for part in parts.values():
         for need in part.needs:
             if need not in given:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +18,14 @@ from nas.loading import load_mixer
 from nas.space import NotApplicable, load_space
 from nas.types import Candidate, Operator
 from search_spaces.linear_attention.grammar import Mixer, parts_of, self_reads, with_parts
-from search_spaces.linear_attention.parts import CUSTOM, SLOTS, known_parts
-from search_spaces.linear_attention.space import SPACE
+from search_spaces.linear_attention.parts import CUSTOM, SLOTS, Part, known_parts
+from search_spaces.linear_attention.space import SPACE, remedies
 
 OPERATORS = {operator.name: operator for operator in SPACE.operators}
 BASELINES = SPACE.baselines()
+OUTSIDE_THE_SLOTS = {"rg_lru"}  # a state without keys
+MIXERS = {**BASELINES, **SPACE.outside_references()}
+IN_SLOTS = {name: candidate for name, candidate in BASELINES.items() if name not in OUTSIDE_THE_SLOTS}
 WALKS = 40
 ONE_PART = [(slot, part) for slot in SLOTS for part in known_parts(slot)]
 
@@ -36,7 +40,7 @@ CUSTOM_FEATURES = """
 
 
 def mutate(operator: Operator, parent: Candidate, rng: random.Random) -> Candidate:
-    mate = rng.choice(list(BASELINES.values()))
+    mate = rng.choice(list(IN_SLOTS.values()))
     return SPACE.mutate(operator, [parent, mate][: operator.parents], rng)
 
 
@@ -44,7 +48,7 @@ def mutate(operator: Operator, parent: Candidate, rng: random.Random) -> Candida
 def walk(seed: int) -> Candidate:
     """A baseline after one to ten random mutations."""
     rng = random.Random(seed)
-    candidate = rng.choice(list(BASELINES.values()))
+    candidate = rng.choice(list(IN_SLOTS.values()))
     for _ in range(rng.randint(1, 10)):
         try:
             candidate = mutate(rng.choice(SPACE.operators), candidate, rng)
@@ -100,26 +104,50 @@ def test_the_engine_can_load_the_space() -> None:
     assert SPACE.reference in BASELINES
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", IN_SLOTS)
 def test_a_baseline_is_made_of_known_parts_alone(name: str) -> None:
     assert_tidy(BASELINES[name].source)
+
+
+@pytest.mark.parametrize("name", OUTSIDE_THE_SLOTS)
+def test_a_baseline_outside_the_slots_says_why(name: str) -> None:
+    assert "Not in the slots' shape:" in BASELINES[name].source
+    for operator in SPACE.operators:
+        with pytest.raises(NotApplicable):
+            mutate(operator, BASELINES[name], random.Random(0))
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_a_mixer_says_what_it_computes_and_what_was_simplified(name: str) -> None:
+    docstring = ast.get_docstring(ast.parse(MIXERS[name].source)) or ""
+    assert "https://arxiv.org/abs/" in docstring
+    assert re.search(r"^    .*_t\b.*= ", docstring, re.MULTILINE), "the update rule"
+    assert name == "softmax_attention" or ("Canonical" in docstring and "Simplified:" in docstring)
 
 
 def test_families_are_told_apart() -> None:
     families = {name: SPACE.family(candidate.source) for name, candidate in BASELINES.items()}
     assert families == {
         "deltanet": "delta, no decay",
+        "deltaproduct": "two-step delta, decay per head",
         "gated_deltanet": "delta, decay per head",
         "gla": "additive, decay per channel",
+        "hgrn2": "additive, decay per channel",
+        "kda": "delta, decay per channel",
         "linear_attention": "additive, no decay",
         "mamba2": "additive, decay per head",
+        "mlstm": "normalised, decay per head",
         "retnet": "additive, decay per head",
+        "rg_lru": CUSTOM,
+        "rwkv6": "additive, decay per channel",
+        "rwkv7": "channel-wise delta, decay per channel",
+        "window_hybrid": "delta, decay per head",
     }
     assert SPACE.family("class Other: ...") == CUSTOM
     assert set(SPACE.describe("x = (").values()) == {CUSTOM}
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", IN_SLOTS)
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_an_operator_gives_another_sound_candidate_or_says_why_not(operator: str, name: str) -> None:
     for seed in range(5):
@@ -135,29 +163,65 @@ def test_an_operator_gives_another_sound_candidate_or_says_why_not(operator: str
         assert_tidy(child.source)
 
 
+def valid(parts: dict[str, Part], chosen: Part) -> dict[str, Part]:
+    """`parts` with `chosen` and what it needs, and the simplest part wherever another now lacks what it needs."""
+    after = {**parts, **{part.slot: part for part in [chosen, *remedies(parts, [chosen])]}}
+    given = {gift for part in after.values() for gift in part.gives}
+    for slot, part in after.items():
+        if not given.issuperset(part.needs):
+            after[slot] = known_parts(slot)[SLOTS[slot].simplest]
+    reads_strength = "strength" in after["write_rule"].needs
+    return after if reads_strength else {**after, "strength": known_parts("strength")["off"]}
+
+
+def names(parts: dict[str, Part]) -> dict[str, str]:
+    return {slot: part.name for slot, part in parts.items()}
+
+
 @pytest.mark.parametrize(("slot", "part"), ONE_PART)
 def test_a_part_is_recognised_where_it_was_put(slot: str, part: str) -> None:
-    source = with_parts(BASELINES["gated_deltanet"].source, [known_parts(slot)[part]])
-    assert SPACE.describe(source) == {**SPACE.describe(BASELINES["gated_deltanet"].source), slot: part}
+    base = "gated_deltanet" if slot == "strength" and part != "off" else "retnet"
+    before = parts_of(BASELINES[base].source)
+    after = valid(before, known_parts(slot)[part])
+    source = with_parts(BASELINES[base].source, [after[name] for name in after if after[name] != before[name]])
+    assert SPACE.describe(source) == names(after)
+    assert_tidy(source)
 
 
 @pytest.mark.parametrize(("slot", "part"), ONE_PART)
 def test_putting_a_part_in_and_the_old_one_back_gives_the_old_program(slot: str, part: str) -> None:
-    before = BASELINES["retnet"].source
-    after = with_parts(with_parts(before, [known_parts(slot)[part]]), [parts_of(before)[slot]])
-    assert SPACE.describe(after) == SPACE.describe(before)
-    assert sorted(ast.unparse(ast.parse(after)).splitlines()) == sorted(ast.unparse(ast.parse(before)).splitlines())
+    source = BASELINES["gated_deltanet" if slot == "strength" and part != "off" else "retnet"].source
+    before = parts_of(source)
+    after = valid(before, known_parts(slot)[part])
+    changed = [name for name in after if after[name] != before[name]]
+    there = with_parts(source, [after[name] for name in changed])
+    back = with_parts(there, [before[name] for name in changed])
+    assert SPACE.describe(back) == SPACE.describe(source)
+    assert lines(back) == lines(source)
+
+
+def lines(source: str) -> list[str]:
+    """The statements of a program, in no order: what comes back may come back elsewhere."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Dict):
+            entries = sorted(zip(node.keys, node.values, strict=True), key=lambda entry: ast.unparse(entry[0]))
+            node.keys, node.values = [key for key, _ in entries], [value for _, value in entries]
+    return sorted(ast.unparse(tree).splitlines())
 
 
 @pytest.mark.parametrize("number", range(max(len(known_parts(slot)) for slot in SLOTS)))
 def test_every_part_trains(number: int) -> None:
     """One candidate of all first parts, one of all second parts, ..., until every part was in one."""
-    columns = {slot: list(known_parts(slot).values()) for slot in SLOTS}
-    parts = {slot: column[number % len(column)] for slot, column in columns.items()}
-    if "unit keys" in parts["write_rule"].needs and not parts["normalize"].gives:
-        parts["normalize"] = known_parts("normalize")["l2"]
+    parts = parts_of(BASELINES["gated_deltanet"].source)
+    columns = {slot: list(known_parts(slot).values()) for slot in SLOTS if slot != "strength"}
+    for column in columns.values():
+        parts = valid(parts, column[number % len(column)])
+    strengths = list(known_parts("strength").values())[1:]
+    if "strength" in parts["write_rule"].needs:
+        parts = valid(parts, strengths[number % len(strengths)])
     source = with_parts(BASELINES["gated_deltanet"].source, parts.values())
-    assert SPACE.describe(source) == {slot: part.name for slot, part in parts.items()}
+    assert SPACE.describe(source) == names(parts)
     assert_trains(source)
 
 
@@ -197,11 +261,11 @@ def test_choosing_the_delta_rule_brings_unit_keys() -> None:
 
 def test_comments_and_formatting_elsewhere_survive() -> None:
     source = BASELINES["gated_deltanet"].source.replace(
-        "        beta = jax.nn.sigmoid(self.strength(x))\n",
-        "        # Why: a hand wrote this.\n        beta = jax.nn.sigmoid(\n            self.strength(x)\n        )\n",
+        "        return jax.nn.sigmoid(self.strength(x))\n",
+        "        # Why: a hand wrote this.\n        return jax.nn.sigmoid(\n            self.strength(x)\n        )\n",
     )
     child = mutate(OPERATORS["readout"], Candidate(source, "hand"), random.Random(0))
-    assert "        # Why: a hand wrote this.\n        beta = jax.nn.sigmoid(\n" in child.source
+    assert "        # Why: a hand wrote this.\n        return jax.nn.sigmoid(\n" in child.source
 
 
 def test_a_custom_part_is_told_kept_inherited_and_replaced_whole() -> None:
@@ -219,6 +283,28 @@ def test_a_custom_part_is_told_kept_inherited_and_replaced_whole() -> None:
     replaced = mutate(OPERATORS["feature_map"], own, random.Random(0))
     assert "sharpen" not in replaced.source and "temperature" not in replaced.source
     assert_tidy(replaced.source)
+
+
+FOREIGN = Candidate((Path(__file__).parent / "foreign.txt").read_text(), "hand")
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_what_others_wrote_is_changed_in_its_slots_and_kept_around_them(operator: str) -> None:
+    refusals = {
+        "strength": "nothing in this candidate reads `self.write_strength`",
+        "convolution": "line .* holds more than one statement",
+        "layout": "in another way",
+    }
+    if operator in refusals:
+        with pytest.raises(NotApplicable, match=refusals[operator]):
+            mutate(OPERATORS[operator], FOREIGN, random.Random(0))
+        return
+    for seed in range(4):
+        child = mutate(OPERATORS[operator], FOREIGN, random.Random(seed))
+        assert all(text in child.source for text in ("# squash", "# tokens seen"))
+        assert "age" in (Mixer(child.source).state or {})
+        compile(child.source, "candidate", "exec")
+    assert_trains(child.source)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,9 @@
-"""DeltaNet (Schlag et al. 2021, https://arxiv.org/abs/2102.11174; Yang et al. 2024, https://arxiv.org/abs/2406.06484)."""
+"""DeltaNet (Schlag et al. 2021, https://arxiv.org/abs/2102.11174; Yang et al. 2024, https://arxiv.org/abs/2406.06484).
+
+    S_t = S_{t-1} + beta_t k_t (v_t - S_{t-1}^T k_t)^T,    y_t = norm(S_t^T q_t),    beta_t = sigmoid(.)
+
+Canonical: convolution of 4, SiLU, then unit queries and keys; no output gate. Simplified: nothing.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +13,15 @@ from search_spaces.linear_attention import ops
 
 
 class TokenMixer(nnx.Module):
-    """DeltaNet: a write first takes out what the state holds under its key, so that keys can be reused."""
+    """The delta rule: a write first takes out what the state holds under its key, so that keys can be reused."""
 
     def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
         self.heads, self.key_dim, self.value_dim = heads, width // heads, width // heads
         self.query = nnx.Linear(width, self.heads * self.key_dim, use_bias=False, rngs=rngs)
         self.key = nnx.Linear(width, self.heads * self.key_dim, use_bias=False, rngs=rngs)
         self.value = nnx.Linear(width, self.heads * self.value_dim, use_bias=False, rngs=rngs)
-        self.convolution = ops.ShortConvolution(self.heads * (2 * self.key_dim + self.value_dim), 4, rngs=rngs)
         self.strength = nnx.Linear(width, self.heads, rngs=rngs)
+        self.convolution = ops.ShortConvolution(self.heads * (2 * self.key_dim + self.value_dim), 4, rngs=rngs)
         self.scale = nnx.Param(jnp.ones((self.heads, self.value_dim)))
         self.output = nnx.Linear(self.heads * self.value_dim, width, use_bias=False, rngs=rngs)
 
@@ -28,15 +33,17 @@ class TokenMixer(nnx.Module):
         return y[:, 0], state
 
     def init_state(self, batch):
-        memory = jnp.zeros((batch, self.heads, self.key_dim, self.value_dim), jnp.float32)
-        return memory, self.convolution.init_state(batch)
+        return {
+            "memory": jnp.zeros((batch, self.heads, self.key_dim, self.value_dim), jnp.float32),
+            "recent": self.convolution.init_state(batch),
+        }
 
     def forward(self, x, state):
-        memory, recent = state
-        q, k, v, recent = self.project(x, recent)
+        state = dict(state)
+        q, k, v, state["recent"] = self.project(x, state["recent"])
         q, k = self.normalize(q, k)
-        y, memory = self.update(x, q, k, v, memory)
-        return self.readout(x, y), (memory, recent)
+        y, state["memory"] = self.update(x, q, k, v, state["memory"])
+        return self.readout(x, y), state
 
     def project(self, x, recent):
         projected = jnp.concatenate([self.query(x), self.key(x), self.value(x)], axis=-1)
@@ -48,8 +55,11 @@ class TokenMixer(nnx.Module):
     def normalize(self, q, k):
         return ops.l2_normalize(q), ops.l2_normalize(k)
 
+    def write_strength(self, x):
+        return jax.nn.sigmoid(self.strength(x))
+
     def update(self, x, q, k, v, memory):
-        beta = jax.nn.sigmoid(self.strength(x))
+        beta = self.write_strength(x)
         return ops.delta_rule(q, k, v, beta, initial_state=memory)
 
     def readout(self, x, y):

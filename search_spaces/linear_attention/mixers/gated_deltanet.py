@@ -1,4 +1,11 @@
-"""Gated DeltaNet (Yang et al. 2024, https://arxiv.org/abs/2412.06464), in square heads."""
+"""Gated DeltaNet (Yang et al. 2024, https://arxiv.org/abs/2412.06464).
+
+    S <- exp(g_t) S;  S <- S + beta_t k_t (v_t - S^T k_t)^T;  y_t = norm(S^T q_t) * silu(gate(x_t)),
+    g_t = -A softplus(.),    beta_t = sigmoid(.)
+
+Canonical: convolution of 4, SiLU, unit queries and keys; keys of 0.75 and values of 1.5 times the width in all.
+Simplified: keys and values of the width, so that the mixer has no more parameters than others.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +22,11 @@ class TokenMixer(nnx.Module):
         self.query = nnx.Linear(width, self.heads * self.key_dim, use_bias=False, rngs=rngs)
         self.key = nnx.Linear(width, self.heads * self.key_dim, use_bias=False, rngs=rngs)
         self.value = nnx.Linear(width, self.heads * self.value_dim, use_bias=False, rngs=rngs)
-        self.convolution = ops.ShortConvolution(self.heads * (2 * self.key_dim + self.value_dim), 4, rngs=rngs)
+        self.strength = nnx.Linear(width, self.heads, rngs=rngs)
         self.step_size = nnx.Linear(width, self.heads, use_bias=False, rngs=rngs)
         self.step_bias = nnx.Param(jnp.log(jnp.expm1(jnp.geomspace(1e-3, 0.1, self.heads))))
         self.log_rate = nnx.Param(jnp.log(jnp.linspace(1.0, 16.0, self.heads)))
-        self.strength = nnx.Linear(width, self.heads, rngs=rngs)
+        self.convolution = ops.ShortConvolution(self.heads * (2 * self.key_dim + self.value_dim), 4, rngs=rngs)
         self.scale = nnx.Param(jnp.ones((self.heads, self.value_dim)))
         self.gate = nnx.Linear(width, self.heads * self.value_dim, use_bias=False, rngs=rngs)
         self.output = nnx.Linear(self.heads * self.value_dim, width, use_bias=False, rngs=rngs)
@@ -32,15 +39,17 @@ class TokenMixer(nnx.Module):
         return y[:, 0], state
 
     def init_state(self, batch):
-        memory = jnp.zeros((batch, self.heads, self.key_dim, self.value_dim), jnp.float32)
-        return memory, self.convolution.init_state(batch)
+        return {
+            "memory": jnp.zeros((batch, self.heads, self.key_dim, self.value_dim), jnp.float32),
+            "recent": self.convolution.init_state(batch),
+        }
 
     def forward(self, x, state):
-        memory, recent = state
-        q, k, v, recent = self.project(x, recent)
+        state = dict(state)
+        q, k, v, state["recent"] = self.project(x, state["recent"])
         q, k = self.normalize(q, k)
-        y, memory = self.update(x, q, k, v, memory)
-        return self.readout(x, y), (memory, recent)
+        y, state["memory"] = self.update(x, q, k, v, state["memory"])
+        return self.readout(x, y), state
 
     def project(self, x, recent):
         projected = jnp.concatenate([self.query(x), self.key(x), self.value(x)], axis=-1)
@@ -55,8 +64,11 @@ class TokenMixer(nnx.Module):
     def log_decay(self, x):
         return -jnp.exp(self.log_rate[...]) * jax.nn.softplus(self.step_size(x) + self.step_bias[...])
 
+    def write_strength(self, x):
+        return jax.nn.sigmoid(self.strength(x))
+
     def update(self, x, q, k, v, memory):
-        beta = jax.nn.sigmoid(self.strength(x))
+        beta = self.write_strength(x)
         return ops.delta_rule(q, k, v, beta, log_decay=self.log_decay(x), initial_state=memory)
 
     def readout(self, x, y):

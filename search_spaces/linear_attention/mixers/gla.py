@@ -1,4 +1,10 @@
-"""Gated linear attention (Yang et al. 2023, https://arxiv.org/abs/2312.06635)."""
+"""Gated linear attention (Yang et al. 2023, https://arxiv.org/abs/2312.06635).
+
+    S_t = diag(alpha_t) S_{t-1} + k_t v_t^T,    y_t = norm(S_t^T q_t) * silu(gate(x_t)),    alpha_t = sigmoid(.)^(1/16)
+
+with one decay per key channel from a projection of rank 16. Canonical: 4 heads, keys half as wide as values, no
+convolution. Simplified: nothing but the number of heads, which is the backbone's.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +21,10 @@ class TokenMixer(nnx.Module):
         self.query = nnx.Linear(width, self.heads * self.key_dim, use_bias=False, rngs=rngs)
         self.key = nnx.Linear(width, self.heads * self.key_dim, use_bias=False, rngs=rngs)
         self.value = nnx.Linear(width, self.heads * self.value_dim, use_bias=False, rngs=rngs)
-        self.scale = nnx.Param(jnp.ones((self.heads, self.value_dim)))
-        self.gate = nnx.Linear(width, self.heads * self.value_dim, use_bias=False, rngs=rngs)
         self.forget_down = nnx.Linear(width, 16, use_bias=False, rngs=rngs)
         self.forget_up = nnx.Linear(16, self.heads * self.key_dim, rngs=rngs)
+        self.scale = nnx.Param(jnp.ones((self.heads, self.value_dim)))
+        self.gate = nnx.Linear(width, self.heads * self.value_dim, use_bias=False, rngs=rngs)
         self.output = nnx.Linear(self.heads * self.value_dim, width, use_bias=False, rngs=rngs)
 
     def __call__(self, x):
@@ -29,12 +35,13 @@ class TokenMixer(nnx.Module):
         return y[:, 0], state
 
     def init_state(self, batch):
-        return jnp.zeros((batch, self.heads, self.key_dim, self.value_dim), jnp.float32)
+        return {"memory": jnp.zeros((batch, self.heads, self.key_dim, self.value_dim), jnp.float32)}
 
-    def forward(self, x, memory):
+    def forward(self, x, state):
+        state = dict(state)
         q, k, v = self.project(x)
-        y, memory = self.update(x, q, k, v, memory)
-        return self.readout(x, y), memory
+        y, state["memory"] = self.update(x, q, k, v, state["memory"])
+        return self.readout(x, y), state
 
     def project(self, x):
         projected = self.query(x), self.key(x), self.value(x)

@@ -1,4 +1,10 @@
-"""RetNet (Sun et al. 2023, https://arxiv.org/abs/2307.08621), without its rotary positions."""
+"""RetNet (Sun et al. 2023, https://arxiv.org/abs/2307.08621).
+
+    S_t = gamma_h S_{t-1} + k_t v_t^T,    y_t = norm(S_t^T q_t) * silu(gate(x_t)),    gamma_h = 1 - 2^(-5-h)
+
+with queries and keys turned by rotary positions. Canonical: values twice as wide as keys, no convolution. Simplified:
+key and query heads are as wide as the backbone's (canonical: 256).
+"""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +14,7 @@ from search_spaces.linear_attention import ops
 
 
 class TokenMixer(nnx.Module):
-    """Retention: each head forgets at a fixed rate of its own, so that together they cover a range of horizons."""
+    """Retention: each head forgets at a fixed pace of its own, and rotary positions say how far back a match lies."""
 
     def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
         self.heads, self.key_dim, self.value_dim = heads, width // heads, 2 * width // heads
@@ -27,16 +33,24 @@ class TokenMixer(nnx.Module):
         return y[:, 0], state
 
     def init_state(self, batch):
-        return jnp.zeros((batch, self.heads, self.key_dim, self.value_dim), jnp.float32)
+        return {
+            "memory": jnp.zeros((batch, self.heads, self.key_dim, self.value_dim), jnp.float32),
+            "position": jnp.zeros((batch,), jnp.int32),
+        }
 
-    def forward(self, x, memory):
+    def forward(self, x, state):
+        state = dict(state)
         q, k, v = self.project(x)
-        y, memory = self.update(x, q, k, v, memory)
-        return self.readout(x, y), memory
+        q, k, state["position"] = self.rotate(q, k, state["position"])
+        y, state["memory"] = self.update(x, q, k, v, state["memory"])
+        return self.readout(x, y), state
 
     def project(self, x):
         projected = self.query(x), self.key(x), self.value(x)
         return [z.reshape(*x.shape[:2], self.heads, -1) for z in projected]
+
+    def rotate(self, q, k, position):
+        return ops.rotary(q, position), ops.rotary(k, position), position + q.shape[1]
 
     def log_decay(self, x):
         per_head = jnp.log1p(-(2.0 ** (-5.0 - jnp.arange(self.heads))))

@@ -1,4 +1,4 @@
-"""Convolution: what a token sees of its neighbours before it becomes query, key and value. Owns the state's shape."""
+"""Convolution: what a token sees of its neighbours before it becomes query, key and value."""
 
 # mypy: ignore-errors
 import jax
@@ -16,31 +16,18 @@ class Off:
         self.key = nnx.Linear(width, self.heads * self.key_dim, use_bias=False, rngs=rngs)
         self.value = nnx.Linear(width, self.heads * self.value_dim, use_bias=False, rngs=rngs)
 
-    def init_state(self, batch):
-        return jnp.zeros((batch, self.heads, self.key_dim, self.value_dim), jnp.float32)
-
-    def forward(self, x, memory):
-        q, k, v = self.project(x)
-        y, memory = self.update(x, q, k, v, memory)
-        return self.readout(x, y), memory
-
     def project(self, x):
         projected = self.query(x), self.key(x), self.value(x)
         return [z.reshape(*x.shape[:2], self.heads, -1) for z in projected]
 
 
 class _Windowed(Off):
-    """Keeps the recent inputs beside the memory."""
+    """Keeps the recent inputs."""
+
+    call = 'q, k, v, state["recent"] = self.project(x, state["recent"])'
 
     def init_state(self, batch):
-        memory = jnp.zeros((batch, self.heads, self.key_dim, self.value_dim), jnp.float32)
-        return memory, self.convolution.init_state(batch)
-
-    def forward(self, x, state):
-        memory, recent = state
-        q, k, v, recent = self.project(x, recent)
-        y, memory = self.update(x, q, k, v, memory)
-        return self.readout(x, y), (memory, recent)
+        return {"recent": self.convolution.init_state(batch)}
 
     def project(self, x, recent):
         projected = jnp.concatenate([self.query(x), self.key(x), self.value(x)], axis=-1)
@@ -83,8 +70,7 @@ class TokenShift(_Windowed):
         self.mix = nnx.Param(jnp.full((3, 1, 1, width), 0.5))
 
     def init_state(self, batch):
-        memory = jnp.zeros((batch, self.heads, self.key_dim, self.value_dim), jnp.float32)
-        return memory, jnp.zeros((batch, 1, self.query.in_features), jnp.float32)
+        return {"recent": jnp.zeros((batch, 1, self.query.in_features), jnp.float32)}
 
     def project(self, x, recent):
         shifted = jnp.concatenate([recent.astype(x.dtype), x], axis=1)

@@ -7,6 +7,8 @@ from search_spaces.linear_attention import ops
 class Off:
     """Queries and keys of any length: a long key can write more than a short one."""
 
+    gives = ("free keys",)
+
 
 class L2:
     """Unit queries and keys: writing stays stable, and erasing possible, whatever the scale of the keys (DeltaNet)."""
@@ -19,6 +21,8 @@ class L2:
 
 class Rms:
     """RMS-normalised queries and keys: every channel keeps scale one, as QK-norm does in attention."""
+
+    gives = ("free keys",)
 
     def normalize(self, q, k):
         return ops.rms_norm(q), ops.rms_norm(k)

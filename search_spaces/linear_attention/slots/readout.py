@@ -60,3 +60,38 @@ class HeadGate(Norm):
     def readout(self, x, y):
         y = ops.rms_norm(y) * self.scale[...] * jax.nn.sigmoid(self.gate(x))[..., None]
         return self.output(y.reshape(*x.shape[:2], -1)).astype(x.dtype)
+
+
+class LayerNorm(Plain):
+    """Layer norm per head on the output: neither its scale nor its mean grows with what the state has gathered
+    (RWKV)."""
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+        self.scale = nnx.Param(jnp.ones((self.heads, self.value_dim)))
+
+    def readout(self, x, y):
+        y = ops.layer_norm(y) * self.scale[...]
+        return self.output(y.reshape(*x.shape[:2], -1)).astype(x.dtype)
+
+
+class LayerNormGate(LayerNorm):
+    """SiLU-gated layer norm on the output: each token chooses what it lets through, with the mean taken out (RWKV6)."""
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+        self.gate = nnx.Linear(width, self.heads * self.value_dim, use_bias=False, rngs=rngs)
+
+    def readout(self, x, y):
+        y = (ops.layer_norm(y) * self.scale[...]).reshape(*x.shape[:2], -1)
+        return self.output(y * jax.nn.silu(self.gate(x))).astype(x.dtype)
+
+
+class LowRankGate(LayerNorm):
+    """Sigmoid gate of low rank after layer norm: nearly the choice of a full gate, for a few parameters (RWKV7)."""
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+        self.gate_down = nnx.Linear(width, 16, use_bias=False, rngs=rngs)
+        self.gate_up = nnx.Linear(16, self.heads * self.value_dim, rngs=rngs)
+
+    def readout(self, x, y):
+        y = (ops.layer_norm(y) * self.scale[...]).reshape(*x.shape[:2], -1)
+        return self.output(y * jax.nn.sigmoid(self.gate_up(self.gate_down(x)))).astype(x.dtype)
