@@ -28,8 +28,9 @@ lint: $(DEVELOPED)     ## style, types, and the layers of the imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(INSTALLED)    ## what takes how long, in one table; writes results/bench.json
+bench: $(INSTALLED)    ## what takes how long, the ops beside their recurrences; writes results/bench.json and ops.json
 	$(BIN)/python -m nas.bench
+	$(BIN)/python -m search_spaces.linear_attention.bench
 
 clean:                 ## removes .venv and caches; results stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info build

@@ -21,14 +21,15 @@ from typing import Any
 from rich.table import Table
 
 from nas.commands.check import verdict_on
+from nas.commands.measuring import warm_boxes
 from nas.configuration import composed, settings_of
-from nas.sandbox import Box, Limits
+from nas.sandbox import Box
 from nas.search import rung_steps
 from nas.settings import Settings
 from nas.space import SearchSpace, load_space
 from nas.tasks.corpus import prepare
 from nas.terminal import make_console
-from nas.trial import PRELOAD, gate_arguments, make_spec, memory_bytes, run_gate, run_trial
+from nas.trial import gate_arguments, make_spec, memory_bytes, run_gate, run_trial
 
 OUTPUT = Path("results/bench.json")
 
@@ -69,7 +70,7 @@ def measure(settings: Settings, space: SearchSpace) -> Iterator[Figure]:
     with _timed() as cold:
         verdict_on(source, settings)
     yield Figure("a cold verdict of the gate (nas check), reference baseline", cold(), "s", "at most 20 s")
-    with _timed() as started, _warm_box(space) as box:
+    with _timed() as started, warm_boxes(space) as (box,):
         yield Figure("start of a worker's zygote, everything imported", started(), "s")
         yield from _verdicts(settings, space, box)
         yield from _trial(settings, space, source, box)
@@ -106,17 +107,6 @@ def _trial(settings: Settings, space: SearchSpace, source: str, box: Box) -> Ite
     yield Figure("share of the trial in training steps", 100 * stepping / cost["total_seconds"], "%", "at least 80 %")
     yield Figure("share of the trial in the gate", 100 * cost["gate_seconds"] / cost["total_seconds"], "%")
     yield Figure("peak memory of the training process", rung["peak_bytes"] / 2**20, "MiB")
-
-
-@contextmanager
-def _warm_box(space: SearchSpace) -> Iterator[Box]:
-    box = Box((*PRELOAD, *sorted(space.allowed_imports)))
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            list(box.run("os:getcwd", {}, Path(scratch), Limits(seconds=60)))  # fails at once, and is ready then
-        yield box
-    finally:
-        box.close()
 
 
 @contextmanager

@@ -12,6 +12,8 @@ nas: searches for token mixers of linear cost, and tells what is really better.
   nas search [overrides]         search on this machine, or go on with resume=results/NAME
   nas check FILE [--json]        run the gate on one candidate file
   nas train NAME|FILE [overrides]   train one baseline or candidate file on the same harness
+  nas walk [overrides]           random candidates of the grammar through the gate: what share passes, and why not all
+  nas baselines [overrides]      every baseline over several training seeds, as one table
   nas ui [overrides] [--port N]  the MLflow UI on the results, at http://127.0.0.1:5000
 
 Overrides are Hydra's: key=value, GROUP=OPTION, and -m to sweep over values with commas. `nas search --help` lists all
@@ -23,6 +25,8 @@ keys and groups with their values; `nas search --cfg job` prints the whole confi
   nas search -m seed=1,2 meta=uniform,ducb       four searches
   nas check my_idea.py                           is it causal, pure, and of linear cost?
   nas search proposer=folder proposer.path=DIR   candidates that you wrote
+  nas walk walk.candidates=100 seed=1            results/walk.md; given again, it goes on where it was interrupted
+  nas baselines model=base baselines.seeds=5     results/baselines.md; the same
 """
 
 
@@ -32,7 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP)
         return 0
-    commands: dict[str, Callable[[list[str]], int]] = {"search": _search, "check": _check, "train": _train, "ui": _ui}
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "search": _search,
+        "check": _check,
+        "train": _train,
+        "walk": _walk,
+        "baselines": _baselines,
+        "ui": _ui,
+    }
     if words[0] not in commands:
         return _fail(f"there is no command {words[0]}: there are {', '.join(commands)} (nas --help)")
     if words[0] != "search" and {"-h", "--help"} & set(words):  # a search has Hydra's own help
@@ -97,6 +108,28 @@ def _train(words: list[str]) -> int:
     from nas.configuration import composed, settings_of
 
     return train(words[0], settings_of(composed(words[1:])))
+
+
+def _is_override(word: str) -> bool:
+    return "=" in word and not word.startswith("-")
+
+
+def _walk(words: list[str]) -> int:
+    if not all(_is_override(word) for word in words):
+        return _fail("usage: nas walk [overrides]")
+    from nas.commands.walk import walk
+    from nas.configuration import composed, settings_of
+
+    return walk(settings_of(composed(words)), words)
+
+
+def _baselines(words: list[str]) -> int:
+    if not all(_is_override(word) for word in words):
+        return _fail("usage: nas baselines [overrides]")
+    from nas.commands.baselines import baselines
+    from nas.configuration import composed, settings_of
+
+    return baselines(settings_of(composed(words)), words)
 
 
 def _ui(words: list[str]) -> int:

@@ -55,7 +55,7 @@ def run(words: str | list[str], capfd: pytest.CaptureFixture[str]) -> tuple[int,
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("serach", "there is no command serach: there are search, check, train, ui (nas --help)"),
+        ("serach", "there is no command serach: there are search, check, train, walk, baselines, ui (nas --help)"),
         ("search seed=x", "seed=x: input should be a valid integer"),
         ("search sede=1", "there is no key sede: did you mean seed?"),
         ("search seed=1,2", "Ambiguous value for argument 'seed=1,2'"),
@@ -78,6 +78,12 @@ def run(words: str | list[str], capfd: pytest.CaptureFixture[str]) -> tuple[int,
         ("train seed=1", "usage: nas train NAME|FILE [overrides]"),
         ("train gla --fast", "usage: nas train NAME|FILE [overrides]"),
         ("train nope", "there is no baseline and no file nope: the baselines are "),
+        ("walk 100", "usage: nas walk [overrides]"),
+        ("walk --fast", "usage: nas walk [overrides]"),
+        ("walk walk.candidates=0", "walk.candidates=0 must be at least 1"),
+        ("baselines --fast", "usage: nas baselines [overrides]"),
+        ("baselines baselines.seeds=0", "baselines.seeds=0 must be at least 1"),
+        ("baselines search_space.baselines=[nope]", "search_space.baselines: no nope; there are "),
         ("ui --port", "usage: nas ui [overrides] [--port N]"),
         ("ui --port x", "usage: nas ui [overrides] [--port N]"),
         ("ui --prot 5001", "usage: nas ui [overrides] [--port N]"),
@@ -98,7 +104,7 @@ def test_help_is_help(words: list[str], capfd: pytest.CaptureFixture[str]) -> No
     assert run(words, capfd) == (0, HELP + "\n", "")
 
 
-@pytest.mark.parametrize("command", ["search", "check", "train", "ui"])
+@pytest.mark.parametrize("command", ["search", "check", "train", "walk", "baselines", "ui"])
 def test_help_speaks_of_every_command(command: str) -> None:
     assert f"\n  nas {command} " in HELP
 
