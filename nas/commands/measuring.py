@@ -87,7 +87,8 @@ def measure(
     """
     journal = Journal(path)
     try:
-        done = {event["job"]: event for event in journals.read(path)}
+        # What crashed is tried again: it may have been the machine's fault.
+        done = {event["job"]: event for event in journals.read(path) if not _crashed(event)}
         if done:
             console.print(f"going on with the {len(done)} results in {path}", soft_wrap=True)
         with _progress(console, max(0, total - len(done))) as advance:
@@ -103,6 +104,10 @@ def measure(
     finally:
         journal.close()
     return done
+
+
+def _crashed(event: Event) -> bool:
+    return bool(event.get("outcome", {}).get("kind") == "crashed")
 
 
 def _work_through(
@@ -185,8 +190,8 @@ def chosen_baselines(settings: Settings, space: SearchSpace) -> list[Candidate]:
 
 
 def kept_in(settings: Settings, name: str, depends_on: Any) -> Path:
-    """The file for the results that depend on these JSON values and on the sources of the engine and the space."""
-    digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode())
+    """The file for results that depend on these values, the sources of engine and space, and the libraries."""
+    digest = hashlib.sha256(json.dumps([depends_on, _versions()], sort_keys=True).encode())
     for file in [*_sources("nas"), *_sources(settings.search_space.module)]:
         digest.update(file.read_bytes())
     return Path(settings.results_dir) / ".cache" / f"{name}-{digest.hexdigest()[:12]}.jsonl"
@@ -204,12 +209,13 @@ def origin(command: str, overrides: Sequence[str], boxes: Sequence[Box], minutes
     return {
         "command": " ".join([command, *overrides]),
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {len(boxes)} at a time",
-        "versions": {
-            "python": platform.python_version(),
-            **{library: importlib.metadata.version(library) for library in _LIBRARIES},
-        },
+        "versions": _versions(),
         "minutes": round(minutes, 2),
     }
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _LIBRARIES}
 
 
 # Reports

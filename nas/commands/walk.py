@@ -159,12 +159,21 @@ def walk(settings: Settings, overrides: Sequence[str]) -> int:
 
 
 def _starts(settings: Settings, space: SearchSpace) -> list[Candidate]:
-    """The chosen baselines without the outside references, which no operator is meant for."""
-    outside = {candidate.id for candidate in space.outside_references().values()}
-    starts = [candidate for candidate in chosen_baselines(settings, space) if candidate.id not in outside]
+    """The chosen baselines in which an operator can change anything."""
+    starts = [candidate for candidate in chosen_baselines(settings, space) if _can_change(space, candidate)]
     if not starts:
         raise UserError("search_space.baselines names none to set out from")
     return starts
+
+
+def _can_change(space: SearchSpace, candidate: Candidate) -> bool:
+    for operator in space.operators:
+        try:
+            space.mutate(operator, [candidate] * operator.parents, random.Random(0))
+        except NotApplicable:
+            continue
+        return True
+    return False
 
 
 def _reference_flops(settings: Settings, space: SearchSpace, box: Box) -> float:

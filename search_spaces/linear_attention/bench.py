@@ -98,7 +98,6 @@ DRAWS: Mapping[str, Callable[[Shape], jax.Array]] = {
     "a": lambda s: -ops.l2_normalize(_vectors(5, s)),  # with `b` it erases half of what is stored along one key
     "b": lambda s: 0.5 * ops.l2_normalize(_vectors(5, s)),
     "bonus": lambda s: _normal(6, s.heads, s.dim),
-    "ridge": lambda s: 0.25 + jax.nn.softplus(_normal(7, s.heads, s.dim)),
     "input_gate": lambda s: _scalars(8, s),
     "log_forget": lambda s: jax.nn.log_sigmoid(3 + _scalars(9, s)),
     "per head": lambda s: jax.nn.log_sigmoid(3 + _scalars(9, s)),
@@ -119,7 +118,6 @@ OPS: Mapping[str, Op] = {
     "dplr, per channel": Op(ops.dplr, ops.recurrent_dplr, "q k v a b", "per channel"),
     "mlstm": Op(ops.mlstm, ops.recurrent_mlstm, "q k v input_gate log_forget"),
     "linear_recurrence": Op(ops.linear_recurrence, ops.recurrent_linear_recurrence, "x", "per channel"),
-    "mesa, per head": Op(ops.mesa, ops.recurrent_mesa, "q k v ridge", "per head"),
 }
 
 

@@ -54,7 +54,7 @@ IMPORT_GROUPS = (
     {"ops": "from search_spaces.linear_attention import ops"},
 )
 IMPORTS = [(name, line) for group in IMPORT_GROUPS for name, line in group.items()]
-DECAYING_OPS = frozenset({"ops.linear_attention", "ops.delta_rule", "ops.dplr", "ops.mesa"})
+DECAYING_OPS = frozenset({"ops.linear_attention", "ops.delta_rule", "ops.dplr"})
 DECAY_KEYWORD = "log_decay=self.log_decay(x)"
 LINE_LENGTH = 120
 SILENT = frozenset({"off", "square"})  # parts that a docstring need not speak of
@@ -259,19 +259,22 @@ def _own_part(mixer: Mixer, slot: Slot) -> Part:
         wanted += sorted(reads - seen - set(wanted))
     ordered = {targets: fields[targets] for targets in mixer.fields if targets in fields}
     text = lines_of(call, mixer.source) if call else ""
-    return Part(slot.name, CUSTOM, f"a {slot.words} of its own", "", ordered, methods, text, state, **_labels(methods))
+    return Part(
+        slot.name, CUSTOM, f"a {slot.words} of its own", "", ordered, methods, text, state, **_labels(slot, methods)
+    )
 
 
-def _labels(methods: Mapping[str, str]) -> dict[str, Any]:
+def _labels(slot: Slot, methods: Mapping[str, str]) -> dict[str, Any]:
     """What a part of unknown make needs and gives, as far as its text tells."""
     text = "\n".join(map(canonical, methods.values()))
     needs = {
         "unit keys": "delta_rule(" in text,
+        "decay per head": "mlstm(" in text,
         "decay": "self.log_decay" in text,
         "strength": "self.write_strength" in text,
     }
     gives = {
-        "unit keys": "l2_normalize(" in text,
+        "unit keys": slot.name == "normalize" and "l2_normalize(" in text,
         "decay": "log_decay" in methods,
         "strength": "write_strength" in methods,
     }
@@ -528,7 +531,7 @@ def with_docstrings(source: str, title: str, changed: Iterable[Part]) -> str:
     parts = parts_of(source)
     spoken = [part.phrase for part in parts.values() if part.name not in SILENT]
     summary = capitalised("; ".join([spoken[0], *map(uncapitalised, spoken[1:])])) + "."
-    reasons = " ".join(capitalised(part.reason) for part in changed if part.reason)
+    reasons = " ".join(f"{capitalised(part.phrase)}: {part.reason}" for part in changed if part.reason)
     text = "\n\n".join(textwrap.fill(paragraph, 112) for paragraph in (summary, reasons) if paragraph)
     closing = '"""\n' if "\n" not in text else '\n"""\n'
     mixer = _put_docstring(

@@ -21,11 +21,12 @@ REMEDIES = {
     "unit keys": ("normalize", "l2"),
     "free keys": ("normalize", "off"),
     "strength": ("strength", "sigmoid"),
+    "strength to one": ("strength", "sigmoid"),
     "decay": ("decay", "per head"),
     "decay per head": ("decay", "per head"),
-    "heads decay as one": ("decay", "per head"),
     "no decay": ("decay", "off"),
 }
+YIELDING = ("position",)  # slots whose part goes when another takes away what it needs
 
 
 def swap(slot: str) -> Callable[[Sequence[Parts], random.Random], list[Changes]]:
@@ -106,11 +107,11 @@ class LinearAttentionSpace:
     # The strongest published baseline, and in the middle of the range of parameters that the slots span: the MLP,
     # which takes up the difference, is neither starved nor swollen by any candidate.
     reference = "gated_deltanet"
-    # The corners of the space, for a search that has minutes: every mechanism of the others is a part in some slot.
+    # For a search that has minutes. What the others have beside, the grammar's operators can put in.
     starters = ("linear_attention", "retnet", "gla", "mamba2", "deltanet", "gated_deltanet")
 
     def baselines(self) -> Mapping[str, Candidate]:
-        """The published mixers, each in the slots' shape."""
+        """The published mixers; those that cannot have the slots' shape say why."""
         return {name: mixer for name, mixer in self._mixers.items() if name != "softmax_attention"}
 
     def outside_references(self) -> Mapping[str, Candidate]:
@@ -152,8 +153,12 @@ class LinearAttentionSpace:
             parts = parts_of(source)
         except NotApplicable:
             return CUSTOM
-        write = parts["write_rule"].family or "custom write"
-        return write if "," in write else f"{write}, {parts['decay'].family or 'custom decay'}"
+        write, decay = parts["write_rule"], parts["decay"]
+        if "," in write.family:
+            return write.family
+        own_decay = not write.family and "log_decay" in "".join(write.methods.values())
+        forgets = "custom decay" if own_decay or not decay.family else decay.family
+        return f"{write.family or 'custom write'}, {forgets}"
 
 
 SPACE = LinearAttentionSpace()
@@ -164,10 +169,15 @@ def _shuffled(choices: list[Changes], rng: random.Random) -> list[Changes]:
 
 
 def remedies(parts: Parts, changes: Changes) -> Changes:
-    """Parts that give what `changes` need and nothing else in the mixer gives."""
-    given = _given({**parts, **{part.slot: part for part in changes}})
-    missing = dict.fromkeys(need for part in changes for need in part.needs if need not in given)
-    return [known_parts(slot)[name] for slot, name in (REMEDIES[need] for need in missing)]
+    """Parts that give what `changes` need and nothing else gives; nothing in a slot that has to make way for them."""
+    after = {**parts, **{part.slot: part for part in changes}}
+    given = _given(after)
+    needs = [need for part in changes for need in part.needs if need not in given and need in REMEDIES]
+    found = [known_parts(slot)[name] for slot, name in dict.fromkeys(REMEDIES[need] for need in needs)]
+    given = _given({**after, **{part.slot: part for part in found}})
+    changed = {part.slot for part in changes}
+    in_the_way = [slot for slot in YIELDING if slot not in changed and not given.issuperset(after[slot].needs)]
+    return [*found, *(known_parts(slot)["off"] for slot in in_the_way)]
 
 
 def _given(parts: Parts) -> set[str]:
@@ -175,10 +185,10 @@ def _given(parts: Parts) -> set[str]:
 
 
 def _child(operator: Operator, parents: Sequence[Candidate], before: Parts, changes: Changes) -> Candidate:
-    _check_needs({**before, **{part.slot: part for part in changes}})
     source = with_parts(parents[0].source, changes)
-    family = SPACE.family(source)
-    title = f"{capitalised(family)}: a token mixer grown by {operator.name.replace('_', ' ')}."
+    _check_needs(parts_of(source))
+    grown_by = f"a change of {SLOTS[operator.name].words}" if operator.name in SLOTS else operator.name
+    title = f"{capitalised(SPACE.family(source))}: a token mixer grown by {grown_by}."
     child = Candidate(
         with_docstrings(source, title, changes),
         operator=operator.name,

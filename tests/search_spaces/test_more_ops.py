@@ -18,8 +18,6 @@ from flax import nnx
 from jax import Array, lax
 
 from search_spaces.linear_attention.ops import features, layers
-from search_spaces.linear_attention.ops.linear import linear_attention
-from search_spaces.linear_attention.ops.mesa import mesa, recurrent_mesa, step_mesa
 from search_spaces.linear_attention.ops.mlstm import mlstm, recurrent_mlstm, running_log_scale, step_mlstm
 from search_spaces.linear_attention.ops.recurrence import (
     linear_recurrence,
@@ -57,7 +55,6 @@ class Form(NamedTuple):
     slow: Callable[..., Any]
     step: Callable[..., Any]
     draw: Callable[..., tuple[Inputs, Any]]
-    fixed: tuple[str, ...] = ()  # inputs without time
 
 
 class Draw:
@@ -103,18 +100,6 @@ def draw_window(draw: Draw, time: int, key_dim: int, value_dim: int, gates: str)
     return draw_qkv(draw, time, key_dim, value_dim), (past["k"], past["v"], valid)
 
 
-def draw_mesa(draw: Draw, time: int, key_dim: int, value_dim: int, gates: str) -> tuple[Inputs, Any]:
-    inputs = {
-        "q": draw.unit(BATCH, time, HEADS, key_dim),
-        "k": draw.unit(BATCH, time, HEADS, key_dim),
-        "v": draw(BATCH, time, HEADS, value_dim),
-        "log_decay": LOG_DECAYS[gates](draw(BATCH, time, HEADS)),
-        "ridge": 0.25 + softplus(draw(HEADS, key_dim)),
-    }
-    written = draw.unit(BATCH, 4, HEADS, key_dim)
-    return inputs, (np.einsum("bthi,bthj->bhij", written, written), draw(BATCH, HEADS, key_dim, value_dim))
-
-
 def draw_qkv(draw: Draw, time: int, key_dim: int, value_dim: int) -> Inputs:
     dims = {"q": key_dim, "k": key_dim, "v": value_dim}
     return {name: draw(BATCH, time, HEADS, dim) for name, dim in dims.items()}
@@ -131,8 +116,6 @@ def band_attention(q: Array, k: Array, v: Array, initial_state: Any, turned: boo
     return y, tuple(x[:, q.shape[1] :] for x in (k, v, valid))
 
 
-# As many steps as settle in float32 for the systems drawn here, whose condition number is below 100.
-SETTLED = 32
 FORMS = {
     "mlstm": Form(partial(mlstm, chunk=16), recurrent_mlstm, step_mlstm, draw_mlstm),
     "linear_recurrence": Form(linear_recurrence, recurrent_linear_recurrence, step_linear_recurrence, draw_recurrence),
@@ -151,9 +134,6 @@ FORMS = {
         step_sliding_window_attention,
         draw_window,
     ),
-    "mesa": Form(
-        partial(mesa, steps=SETTLED, chunk=16), recurrent_mesa, partial(step_mesa, steps=SETTLED), draw_mesa, ("ridge",)
-    ),
 }
 GATES = ("input_gate", "log_forget", "log_decay")
 
@@ -162,8 +142,8 @@ def make(form: str, shape: tuple[int, int, int], gates: str = "drawn") -> tuple[
     return FORMS[form].draw(Draw(), *shape, gates)
 
 
-def cut(form: str, inputs: Inputs, start: int, stop: int) -> Inputs:
-    return {name: x if name in FORMS[form].fixed else x[:, start:stop] for name, x in inputs.items()}
+def cut(inputs: Inputs, start: int, stop: int) -> Inputs:
+    return {name: x[:, start:stop] for name, x in inputs.items()}
 
 
 def gradient(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -236,11 +216,10 @@ def test_half_precision_in_and_out_with_a_state_in_full(form: str) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_step_over_time_is_the_call(form: str) -> None:
     inputs, state = make(form, SHORT)
-    fixed = {name: inputs[name] for name in FORMS[form].fixed}
-    moving = {name: np.moveaxis(x, 1, 0) for name, x in inputs.items() if name not in fixed}
+    moving = {name: np.moveaxis(x, 1, 0) for name, x in inputs.items()}
 
     def token(state: Any, now: Inputs) -> tuple[Any, Array]:
-        y, state = FORMS[form].step(**now, **jax.tree.map(jnp.asarray, fixed), state=state)
+        y, state = FORMS[form].step(**now, state=state)
         return state, y
 
     last, y = jax.jit(lambda state, moving: lax.scan(token, state, moving))(state, moving)
@@ -254,8 +233,8 @@ def test_a_state_handed_on_continues_the_sequence(form: str) -> None:
     """From no state at all; the first part is shorter than a window and no whole number of chunks."""
     function, (inputs, _) = jax.jit(FORMS[form].fast), make(form, SHORT)
     whole, last = function(**inputs)
-    first, state = function(**cut(form, inputs, 0, 23))
-    second, state = function(**cut(form, inputs, 23, SHORT[0]), initial_state=state)
+    first, state = function(**cut(inputs, 0, 23))
+    second, state = function(**cut(inputs, 23, SHORT[0]), initial_state=state)
     assert error(np.concatenate([first, second], axis=1), whole) < 1e-5
     assert worst(state, last) < 1e-5
 
@@ -266,8 +245,8 @@ def test_no_output_sees_a_later_input(form: str) -> None:
     y, _ = function(**inputs, initial_state=state)
     for changed in (1, 31, 32, 48, 64):
         others = {name: np.array(x) for name, x in inputs.items()}
-        for name in set(inputs) - set(FORMS[form].fixed):
-            others[name][:, changed:] *= 3.0
+        for x in others.values():
+            x[:, changed:] *= 3.0
         after, _ = function(**others, initial_state=state)
         assert np.array_equal(after[:, :changed], y[:, :changed]), changed
         assert not np.array_equal(after[:, changed], y[:, changed]), changed
@@ -320,16 +299,6 @@ def test_the_running_log_scale_is_the_same_in_chunks() -> None:
     in_chunks, whole = (jax.jit(partial(running_log_scale, chunk=chunk)) for chunk in (8, SHORT[0]))
     gates = inputs["input_gate"], inputs["log_forget"], initial
     assert np.allclose(in_chunks(*gates), whole(*gates), atol=1e-5)
-
-
-def test_mesa_with_a_large_ridge_is_linear_attention() -> None:
-    """`(K + c)^-1` is 1/c, to a relative `|K| / c`: here K, of unit keys half forgotten at each token, is about 2."""
-    inputs, (_, values) = make("mesa", SHORT)
-    inputs["ridge"] = np.full_like(inputs["ridge"], 1e4)
-    y, _ = jax.jit(mesa)(**inputs, initial_state=(np.zeros((BATCH, HEADS, 16, 16), np.float32), values))
-    inputs.pop("ridge")
-    expected, _ = jax.jit(partial(linear_attention, scale=1.0))(**inputs, initial_state=values)
-    assert error(1e4 * y, expected) < 1e-3
 
 
 @pytest.mark.parametrize("window", [1, 2, 65, 300])

@@ -225,6 +225,71 @@ def test_every_part_trains(number: int) -> None:
     assert_trains(source)
 
 
+STRENGTHS = [name for name, part in known_parts("strength").items() if part.gives]
+VALID_WRITES = [
+    (rule, strength)
+    for rule, part in known_parts("write_rule").items()
+    for strength in (STRENGTHS if "strength" in part.needs else ["off"])
+    if not ("strength to one" in part.needs and strength == "signed")
+]
+
+
+def mixer_of(*chosen: tuple[str, str]) -> nnx.Module:
+    """Gated DeltaNet with these parts, and a decay that is the same for every token."""
+    parts = parts_of(BASELINES["gated_deltanet"].source)
+    for slot, part in [("decay", "learned"), *chosen]:
+        parts = valid(parts, known_parts(slot)[part])
+    source = with_parts(BASELINES["gated_deltanet"].source, parts.values())
+    assert set(chosen) <= set(SPACE.describe(source).items())
+    return load_mixer(source)(16, 2, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(("rule", "strength"), VALID_WRITES)
+def test_no_write_rule_that_the_grammar_allows_makes_the_state_explode(rule: str, strength: str) -> None:
+    """One token again and again, its gates wide open: what is unstable grows like a power of the time."""
+    chosen = [("write_rule", rule), ("readout", "plain")]
+    mixer = mixer_of(*chosen, *([("strength", strength)] if strength != "off" else []))
+    graph, params = nnx.split(mixer)
+    params = jax.tree.map(lambda x: x + jnp.abs(x), params)  # strengths to their most
+    run = jax.jit(lambda params: nnx.merge(graph, params)(jnp.full((1, 512, 16), 3.0)))
+    for log_rate in (-9.0, 0.0, 2.0):  # almost all is kept, a third, almost nothing
+        if "log_rate" in params:
+            params["log_rate"] = jax.tree.map(lambda x, rate=log_rate: jnp.full_like(x, rate), params["log_rate"])
+        y = np.abs(run(params))  # NumPy's maximum is NaN where one is; XLA's may not be
+        early, late = y[:, :64].max(), y[:, 64:].max()
+        assert late < 64 * early, log_rate  # an additive state grows with time, and no faster
+
+
+@pytest.mark.parametrize("rule", [n for n, part in known_parts("write_rule").items() if "keys met whole" in part.gives])
+def test_rotary_positions_know_distances_and_no_places(rule: str) -> None:
+    mixer = mixer_of(("write_rule", rule), ("position", "rotary"))
+    x = jax.random.normal(jax.random.key(0), (2, 20, 16))
+    state = mixer.init_state(2)
+    y, later = (jax.jit(mixer.forward)(x, {**state, "position": state["position"] + shift})[0] for shift in (0, 7))
+    assert float(jnp.max(jnp.abs(y - later))) < 1e-4 * float(jnp.max(jnp.abs(y)))
+
+
+def test_rotary_positions_make_way_for_a_rule_that_takes_keys_apart() -> None:
+    child = with_parts_of(BASELINES["retnet"], "write_rule", "bonus")
+    assert SPACE.describe(child)["position"] == "off" != SPACE.describe(BASELINES["retnet"].source)["position"]
+    with pytest.raises(NotApplicable, match="needs heads decay as one"):
+        mutate(OPERATORS["position"], BASELINES["rwkv7"], random.Random(0))
+
+
+def with_parts_of(parent: Candidate, slot: str, name: str) -> str:
+    part = known_parts(slot)[name]
+    return with_parts(parent.source, [part, *remedies(parts_of(parent.source), [part])])
+
+
+def test_unit_values_are_no_unit_keys() -> None:
+    """A normalisation elsewhere does not make the delta rule stable."""
+    source = BASELINES["gated_deltanet"].source.replace("ops.rms_norm(y)", "ops.l2_normalize(y)")
+    assert SPACE.describe(source)["readout"] == CUSTOM
+    for seed in range(8):
+        child = mutate(OPERATORS["normalize"], Candidate(source, "hand"), random.Random(seed))
+        assert SPACE.describe(child.source)["normalize"] == "unit keys"
+
+
 def test_random_walks_stay_tidy_and_clean(tmp_path) -> None:
     sources = {walk(seed).source for seed in range(WALKS)}
     assert len(sources) > WALKS // 2
@@ -294,6 +359,7 @@ def test_what_others_wrote_is_changed_in_its_slots_and_kept_around_them(operator
         "strength": "nothing in this candidate reads `self.write_strength`",
         "convolution": "line .* holds more than one statement",
         "layout": "in another way",
+        "position": "needs keys met whole",  # who knows what another update does with them
     }
     if operator in refusals:
         with pytest.raises(NotApplicable, match=refusals[operator]):

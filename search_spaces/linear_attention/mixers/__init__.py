@@ -1,1 +1,1 @@
-"""Baselines: one candidate file each, in the shape that the grammar's slots expect."""
+"""Baselines: one candidate file each, in the slots' shape wherever they can have it."""

@@ -3,8 +3,9 @@
     S_t = diag(f_t) S_{t-1} + (1 - f_t) v_t^T,    y_t = norm(S_t^T q_t),    f_t = b + (1 - b) sigmoid(k_t)
 
 The key is what is forgotten, so that the state stays an average; unit keys would break the tie. Canonical: heads of
-128, no convolution, and bounds b that rise from layer to layer. Simplified: all layers are alike, so that the bounds
-rise over the channels of a head instead, and are learned.
+128, SiLU on the queries, one norm over all heads, no convolution, and bounds b that rise from layer to layer.
+Simplified: plain queries, a norm per head, and, since all layers are alike, bounds that rise over the channels of a
+head instead, and are learned.
 """
 
 import jax
@@ -47,9 +48,9 @@ class TokenMixer(nnx.Module):
         return [z.reshape(*x.shape[:2], self.heads, -1) for z in projected]
 
     def update(self, x, q, k, v, memory):
-        least = jax.nn.sigmoid(self.bound[...])
-        kept = least + (1.0 - least) * jax.nn.sigmoid(k)
-        return ops.linear_attention(q, 1.0 - kept, v, log_decay=jnp.log(kept), initial_state=memory)
+        # Not as 1 - what is kept, which in half precision is a multiple of 1/256.
+        forgotten = (1.0 - jax.nn.sigmoid(self.bound[...])) * jax.nn.sigmoid(-k.astype(jnp.float32))
+        return ops.linear_attention(q, forgotten, v, log_decay=jnp.log1p(-forgotten), initial_state=memory)
 
     def readout(self, x, y):
         y = ops.rms_norm(y) * self.scale[...]

@@ -5,7 +5,8 @@
 
 Canonical: state 128, heads of 64, values twice as wide as the model, convolution of 4 over q, k and v, A in (1, 16),
 step sizes from 1e-3 to 0.1. Simplified: each head has queries and keys of its own (canonical: all heads share them),
-and the step is discretised by zero-order hold, 1 - a_t (canonical: the step size itself, its limit for small steps).
+writes have the strength 1 - a_t, which keeps the state an average (canonical: the step size), and the output is
+normalised per head and then gated (canonical: gated, then normalised as a whole).
 """
 
 import jax

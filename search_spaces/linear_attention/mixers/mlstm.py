@@ -4,7 +4,8 @@
     y_t = norm(h_t) * sigmoid(gate(x_t)),    f_t = sigmoid(.),    i_t = exp(.)
 
 in log space, under a running maximum. Canonical, as in xLSTM 7B (https://arxiv.org/abs/2503.13427): keys half as wide
-as values, no convolution. Simplified: the gates' pre-activations are not capped.
+as values, layer norm per head, an input gate that starts at exp(-10), no convolution. Simplified: the norm is an RMS
+norm, the input gate starts at 1, and the gates' pre-activations are not capped.
 """
 
 import jax
@@ -23,7 +24,7 @@ class TokenMixer(nnx.Module):
         self.key = nnx.Linear(width, self.heads * self.key_dim, use_bias=False, rngs=rngs)
         self.value = nnx.Linear(width, self.heads * self.value_dim, use_bias=False, rngs=rngs)
         self.input_gate = nnx.Linear(width, self.heads, rngs=rngs)
-        self.forget = nnx.Linear(width, self.heads, rngs=rngs)
+        self.forget = nnx.Linear(width, self.heads, use_bias=False, rngs=rngs)
         self.open = nnx.Param(jnp.linspace(3.0, 6.0, self.heads))
         self.scale = nnx.Param(jnp.ones((self.heads, self.value_dim)))
         self.gate = nnx.Linear(width, self.heads * self.value_dim, rngs=rngs)

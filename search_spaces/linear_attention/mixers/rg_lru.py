@@ -5,7 +5,7 @@ https://arxiv.org/abs/2402.19427).
     y_t = h_t * gelu(gate(x_t)),    u = convolved value(x),    r_t, i_t = sigmoid(.)
 
 Canonical: 4/3 of the width in channels, convolution of 4, gates from block-diagonal projections of u. Simplified:
-channels of the width, as many blocks as heads.
+channels of the width, as many blocks as heads, gates without biases.
 
 Not in the slots' shape: its state is a vector, with neither query nor key, so that the grammar has nothing to put in
 or out of it.

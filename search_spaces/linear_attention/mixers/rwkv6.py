@@ -24,7 +24,7 @@ class TokenMixer(nnx.Module):
         self.value = nnx.Linear(width, self.heads * self.value_dim, use_bias=False, rngs=rngs)
         self.bonus = nnx.Param(jnp.ones((self.heads, self.key_dim)))
         self.forget_down = nnx.Linear(width, 16, use_bias=False, rngs=rngs)
-        self.forget_up = nnx.Linear(16, self.heads * self.key_dim, rngs=rngs)
+        self.forget_up = nnx.Linear(16, self.heads * self.key_dim, use_bias=False, rngs=rngs)
         self.horizon = nnx.Param(jnp.broadcast_to(jnp.linspace(-6.0, -1.0, self.key_dim), (self.heads, self.key_dim)))
         self.mix = nnx.Param(jnp.full((3, 1, 1, width), 0.5))
         self.scale = nnx.Param(jnp.ones((self.heads, self.value_dim)))

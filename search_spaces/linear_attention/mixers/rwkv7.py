@@ -6,7 +6,8 @@
 
 Canonical: heads of 64, token shift, gates of low rank, the first layer's values mixed into the later ones'.
 Simplified: no values from the first layer (a mixer sees no other layer), decay, rate and gate see the unshifted token,
-the present token's bonus is added before the norm, and the gate of low rank is a sigmoid.
+the present token's bonus takes the key before its replacement and is added before the norm, and the gate of low rank
+is a sigmoid.
 """
 
 import jax

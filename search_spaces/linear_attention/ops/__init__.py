@@ -20,7 +20,6 @@ from search_spaces.linear_attention.ops.linear import (
     recurrent_linear_attention,
     step_linear_attention,
 )
-from search_spaces.linear_attention.ops.mesa import mesa, mesa_state, recurrent_mesa, step_mesa
 from search_spaces.linear_attention.ops.mlstm import mlstm, mlstm_state, recurrent_mlstm, step_mlstm
 from search_spaces.linear_attention.ops.recurrence import (
     linear_recurrence,
@@ -29,7 +28,11 @@ from search_spaces.linear_attention.ops.recurrence import (
 )
 from search_spaces.linear_attention.ops.rotary import rotary
 from search_spaces.linear_attention.ops.softmax import softmax_attention
-from search_spaces.linear_attention.ops.window import sliding_window_attention, window_state
+from search_spaces.linear_attention.ops.window import (
+    sliding_window_attention,
+    step_sliding_window_attention,
+    window_state,
+)
 
 __all__ = [
     "ShortConvolution",
@@ -42,15 +45,12 @@ __all__ = [
     "layer_norm",
     "linear_attention",
     "linear_recurrence",
-    "mesa",
-    "mesa_state",
     "mlstm",
     "mlstm_state",
     "recurrent_delta_rule",
     "recurrent_dplr",
     "recurrent_linear_attention",
     "recurrent_linear_recurrence",
-    "recurrent_mesa",
     "recurrent_mlstm",
     "rms_norm",
     "rotary",
@@ -61,8 +61,8 @@ __all__ = [
     "step_dplr",
     "step_linear_attention",
     "step_linear_recurrence",
-    "step_mesa",
     "step_mlstm",
+    "step_sliding_window_attention",
     "taylor",
     "window_state",
 ]

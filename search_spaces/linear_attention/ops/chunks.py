@@ -101,7 +101,7 @@ def scan_segments(
         return x.reshape(segments, each, *x.shape[1:])
 
     policy = jax.checkpoint_policies.save_only_these_names("inverse")
-    body = jax.checkpoint(lambda state, now: function(state, *now), policy=policy)
+    body = jax.checkpoint(lambda state, now: function(state, *now), policy=policy, prevent_cse=False)
     state, y = lax.scan(body, state, jax.tree.map(cut, chunked))
     return state, y.reshape(-1, *y.shape[2:])[:chunks]
 

@@ -88,7 +88,7 @@ def delta_rule(
 
     Args:
       beta: write strength.
-      log_decay: g <= 0, per head or per key channel, applied before the correction; None never forgets.
+      log_decay: g <= 0 and finite, per head or per key channel, applied before the correction; None never forgets.
       scale: of the output; `key_dim ** -0.5` by default.
       initial_state: S_0; zero by default.
       chunk: steps that are computed in parallel, a power of two; by default what is fastest on this platform.
@@ -167,7 +167,7 @@ def inverse_of_unit_lower(strict: Float[Array, "*batch chunk chunk"]) -> Float[A
         below = jnp.where(_below(row, column, block), strict, 0.0)
         inverse = inverse - _product(_product(inverse, below), inverse)
         block *= 2
-    return checkpoint_name(inverse, "inverse")
+    return inverse
 
 
 def _below(row: np.ndarray, column: np.ndarray, block: int) -> np.ndarray:
@@ -178,7 +178,7 @@ def _below(row: np.ndarray, column: np.ndarray, block: int) -> np.ndarray:
 @inverse_of_unit_lower.defjvp
 def _inverse_of_unit_lower_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     """`dX = -X dL X`: two products instead of the derivative of every doubling."""
-    inverse = inverse_of_unit_lower(*primals)
+    inverse = checkpoint_name(inverse_of_unit_lower(*primals), "inverse")
     return inverse, -_product(_product(inverse, tangents[0]), inverse)
 
 

@@ -88,7 +88,7 @@ def dplr(
     Args:
       a: what is recalled from the state before its decay.
       b: where it is added.
-      log_decay: g <= 0, per head or per key channel; None never forgets.
+      log_decay: g <= 0 and finite, per head or per key channel; None never forgets.
       scale: of the output; `key_dim ** -0.5` by default.
       initial_state: S_0; zero by default.
       chunk: tokens that are computed in parallel, a power of two; by default what is fastest on this platform.

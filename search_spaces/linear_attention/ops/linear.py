@@ -78,7 +78,7 @@ def linear_attention(
     G_{i-1} takes the place of G_i in Y, and the current token joins by itself.
 
     Args:
-      log_decay: g <= 0, per head or per key channel; None never forgets.
+      log_decay: g <= 0 and finite, per head or per key channel; None never forgets.
       bonus: u, the weight of the current token, per head and key channel; None reads the state after the write.
       scale: of the output; `key_dim ** -0.5` by default.
       initial_state: S_0; zero by default.

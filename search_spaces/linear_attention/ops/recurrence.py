@@ -66,7 +66,7 @@ def linear_recurrence(
     and `d(e^{g_t}) = l_t h_{t-1}`, with nothing stored but h.
 
     Args:
-      log_decay: g <= 0.
+      log_decay: g <= 0 and finite.
       initial_state: h_0; zero by default.
       chunk: tokens that are passed one by one in all chunks at once; by default what is fastest on this platform.
 

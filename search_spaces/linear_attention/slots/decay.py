@@ -72,7 +72,7 @@ class Forget:
     gives = ("decay", "decay per head", "heads decay as one")
 
     def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
-        self.forget = nnx.Linear(width, self.heads, rngs=rngs)
+        self.forget = nnx.Linear(width, self.heads, use_bias=False, rngs=rngs)
         self.open = nnx.Param(jnp.linspace(3.0, 6.0, self.heads))
 
     def log_decay(self, x):
@@ -135,7 +135,7 @@ class PerChannelExponential:
 
     def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
         self.forget_down = nnx.Linear(width, 16, use_bias=False, rngs=rngs)
-        self.forget_up = nnx.Linear(16, self.heads * self.key_dim, rngs=rngs)
+        self.forget_up = nnx.Linear(16, self.heads * self.key_dim, use_bias=False, rngs=rngs)
         self.horizon = nnx.Param(jnp.broadcast_to(jnp.linspace(-6.0, -1.0, self.key_dim), (self.heads, self.key_dim)))
 
     def log_decay(self, x):

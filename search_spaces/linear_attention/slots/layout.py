@@ -33,14 +33,14 @@ class HalfKeysValueExpansion:
 
 
 class MoreHeads:
-    """Twice the heads: more memories that forget and write on their own, each of a quarter of the size."""
+    """Twice as many heads: more memories that forget and write on their own, each of a quarter of the usual size."""
 
     def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
         self.heads, self.key_dim, self.value_dim = 2 * heads, width // (2 * heads), width // (2 * heads)
 
 
 class FewerHeads:
-    """Half the heads: fewer memories, each of four times the size, so that keys collide less."""
+    """Half as many heads: fewer memories, each of four times the usual size, so that keys collide less."""
 
     def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
         self.heads, self.key_dim, self.value_dim = max(heads // 2, 1), 2 * width // heads, 2 * width // heads

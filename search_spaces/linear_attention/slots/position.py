@@ -13,6 +13,9 @@ class Off:
 class Rotary:
     """Rotary positions: queries and keys turn with time, so that a match also depends on the distance (RetNet)."""
 
+    # Else the scores would depend on where in the sequence they are.
+    needs = ("heads decay as one", "keys met whole")
+
     def init_state(self, batch):
         return {"position": jnp.zeros((batch,), jnp.int32)}
 

@@ -17,7 +17,7 @@ class Off:
 class Constant:
     """Constant write strength per head: the rule itself decides, at no cost by token."""
 
-    gives = ("strength",)
+    gives = ("strength", "strength to one")
 
     def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
         self.strength = nnx.Param(jnp.zeros((self.heads,)))
@@ -29,7 +29,7 @@ class Constant:
 class Sigmoid:
     """Write strength in [0, 1] by token: what says nothing new need not be written (DeltaNet)."""
 
-    gives = ("strength",)
+    gives = ("strength", "strength to one")
 
     def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
         self.strength = nnx.Linear(width, self.heads, rngs=rngs)
@@ -55,7 +55,7 @@ class Signed:
 class Selective:
     """Write strength as a step size by token, over a range of scales: strong writes are rare and short (Mamba2)."""
 
-    gives = ("strength",)
+    gives = ("strength", "strength to one")
 
     def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
         self.strength = nnx.Linear(width, self.heads, use_bias=False, rngs=rngs)

@@ -1,6 +1,7 @@
 """Write rule: how a key and a value change the state.
 
-Erasing is stable while `|1 - beta |k|^2| <= 1`: the delta rules need unit keys.
+Erasing is stable while `|1 - beta |k|^2| <= 1`: the delta rules need unit keys. A rule meets keys whole if it sees them
+in products with keys and queries alone: then positions may turn both.
 """
 
 # mypy: ignore-errors
@@ -23,6 +24,7 @@ class Additive(_Matrix):
     """Additive writes: each value is added under its key, the cheapest rule that is linear in time."""
 
     family = "additive"
+    gives = ("keys met whole",)
 
     def update(self, x, q, k, v, memory):
         return ops.linear_attention(q, k, v, initial_state=memory)
@@ -32,6 +34,7 @@ class Gated(_Matrix):
     """Additive writes with an input gate: a token that says nothing new need not be written."""
 
     family = "additive"
+    gives = ("keys met whole",)
     needs = ("strength",)
 
     def update(self, x, q, k, v, memory):
@@ -44,6 +47,7 @@ class Tied(_Matrix):
     stays an average (zero-order hold as in S4)."""
 
     family = "additive"
+    gives = ("keys met whole",)
     needs = ("decay",)
 
     def update(self, x, q, k, v, memory):
@@ -63,9 +67,9 @@ class TiedKeys(_Matrix):
         self.bound = nnx.Param(jnp.broadcast_to(jnp.linspace(-2.0, 4.0, self.key_dim), (self.heads, self.key_dim)))
 
     def update(self, x, q, k, v, memory):
-        least = jax.nn.sigmoid(self.bound[...])
-        kept = least + (1.0 - least) * jax.nn.sigmoid(k)
-        return ops.linear_attention(q, 1.0 - kept, v, log_decay=jnp.log(kept), initial_state=memory)
+        # Not as 1 - what is kept, which in half precision is a multiple of 1/256.
+        forgotten = (1.0 - jax.nn.sigmoid(self.bound[...])) * jax.nn.sigmoid(-k.astype(jnp.float32))
+        return ops.linear_attention(q, forgotten, v, log_decay=jnp.log1p(-forgotten), initial_state=memory)
 
 
 class Bonus(_Matrix):
@@ -86,6 +90,7 @@ class Exponential:
     the whole past (xLSTM)."""
 
     family = "normalised"
+    gives = ("keys met whole",)
     needs = ("decay per head",)
 
     def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
@@ -102,6 +107,7 @@ class Delta(_Matrix):
     """Delta rule: a write first takes out what the state holds under its key, so that keys can be reused (DeltaNet)."""
 
     family = "delta"
+    gives = ("keys met whole",)
     needs = ("unit keys", "strength")
 
     def update(self, x, q, k, v, memory):
@@ -134,7 +140,8 @@ class ClosedLoop(_Matrix):
     loop, one scalar per head each (Comba)."""
 
     family = "delta"
-    needs = ("unit keys", "strength")
+    gives = ("keys met whole",)
+    needs = ("unit keys", "strength", "strength to one")
 
     def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
         self.feedback = nnx.Param(jnp.ones((self.heads, 1)))
@@ -163,21 +170,3 @@ class ChannelDelta(_Matrix):
         removed = ops.l2_normalize(k * self.removal[...])
         written = k * (1.0 + (rate - 1.0) * self.replacement[...])
         return ops.dplr(q, written, v, -removed, removed * rate, initial_state=memory)
-
-
-class Solve:
-    """Additive writes, read by a ridge regression of values on keys that each token solves anew: the best linear
-    answer to all that was written, where the delta rule takes one step towards it (MesaNet)."""
-
-    family = "least squares"
-    needs = ("unit keys", "heads decay as one")
-
-    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
-        self.ridge = nnx.Param(jnp.ones((self.heads, self.key_dim)))
-
-    def init_state(self, batch):
-        return {"memory": ops.mesa_state(batch, self.heads, self.key_dim, self.value_dim)}
-
-    def update(self, x, q, k, v, memory):
-        ridge = 0.25 + jax.nn.softplus(self.ridge[...])
-        return ops.mesa(q, k, v, ridge=ridge, initial_state=memory)
