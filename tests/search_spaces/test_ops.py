@@ -162,6 +162,33 @@ def test_segments_that_fit_the_cache_change_nothing(name: str, monkeypatch: pyte
     assert_agree(gradient(partial(FORMS[name].parallel, chunk=16)), gradient(FORMS[name].recurrent), inputs)
 
 
+def test_of_a_segment_the_inverses_are_kept_and_nothing_else_so_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what a scan over segments hands to the gradient: outputs, states, inverses."""
+    monkeypatch.setattr(chunks, "SEGMENT_BYTES", 1024)
+    inputs = make_inputs("delta_rule", "per head", time=256)
+    traced = jax.make_jaxpr(lambda inputs: jax.vjp(partial(call, ops.delta_rule), inputs)[0])(inputs)
+    forward = next(equation for equation in traced.eqns if equation.primitive.name == "scan")
+    kept = [x.aval.shape[1:] for x in forward.outvars if x.aval.ndim > 4]
+    assert (1, BATCH, HEADS, 32, 32) in kept, kept
+    assert len(kept) <= 3, kept
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_what_an_accelerator_computes_agrees_with_the_recurrence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of 64, all at once."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(chunks, "SEGMENT_BYTES", 1)
+    inputs = make_inputs(name, "per head", time=130)
+    assert chunks.chunk_length(130, None) == 64
+    assert_agree(gradient(FORMS[name].parallel), gradient(FORMS[name].recurrent), inputs)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_single_token_has_the_gradients_of_the_recurrence(name: str) -> None:
+    inputs = make_inputs(name, "per channel", time=1)
+    assert_agree(gradient(FORMS[name].parallel), gradient(FORMS[name].recurrent), inputs)
+
+
 @pytest.mark.parametrize("name", FORMS)
 def test_a_state_handed_on_continues_the_sequence(name: str) -> None:
     inputs = make_inputs(name, DECAYS[1 + list(FORMS).index(name) % 2])
