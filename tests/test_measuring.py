@@ -17,6 +17,7 @@ from nas.settings import SearchSpaceSettings, Settings
 from nas.terminal import make_console
 
 INTERRUPTED = """
+import signal
 import sys
 from pathlib import Path
 import nas.sandbox.box as sandbox
@@ -25,6 +26,7 @@ from nas.sandbox import Box, Limits
 from nas.terminal import make_console
 
 sandbox._KEPT_VARIABLES = ("PATH", "PYTHONPATH")  # so that `contained` can be imported
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 
 def work(job, box, scratch):
     if job == 0:
