@@ -20,16 +20,17 @@ from typing import Any
 
 from rich.table import Table
 
+from nas import journal as journals
 from nas.commands.check import verdict_on
 from nas.commands.measuring import warm_boxes
 from nas.configuration import composed, settings_of
-from nas.sandbox import Box
+from nas.sandbox import Box, temporary_folder
 from nas.search import rung_steps
 from nas.settings import Settings
 from nas.space import SearchSpace, load_space
 from nas.tasks.corpus import prepare
 from nas.terminal import make_console
-from nas.trial import gate_arguments, make_spec, memory_bytes, run_gate, run_trial
+from nas.trial import ANY, gate_arguments, make_spec, memory_bytes, run_gate, run_trial
 
 OUTPUT = Path("results/bench.json")
 
@@ -74,6 +75,7 @@ def measure(settings: Settings, space: SearchSpace) -> Iterator[Figure]:
         yield Figure("start of a worker's zygote, everything imported", started(), "s")
         yield from _verdicts(settings, space, box)
         yield from _trial(settings, space, source, box)
+    yield from _search()
     with _timed() as imported:
         subprocess.run([sys.executable, "-c", "import nas.search"], check=True)
     yield Figure("python -c 'import nas.search'", imported(), "s", "a fraction of a second")
@@ -84,8 +86,8 @@ def _verdicts(settings: Settings, space: SearchSpace, box: Box) -> Iterator[Figu
     gate = gate_arguments(settings, sorted(space.allowed_imports), known={}, reference_flops=None)
     seconds = []
     for candidate in space.baselines().values():
-        with tempfile.TemporaryDirectory() as scratch, _timed() as verdict:
-            run_gate(candidate.source, gate, box, Path(scratch), 60, memory_bytes(settings))
+        with temporary_folder("nas-bench-", box.root) as scratch, _timed() as verdict:
+            run_gate(candidate.source, gate, box, scratch, 60, memory_bytes(settings))
         seconds.append(verdict())
     yield Figure("a warm verdict of the gate, mean over the baselines", sum(seconds) / len(seconds), "s", "at most 5 s")
     yield Figure("a warm verdict of the gate, slowest baseline", max(seconds), "s", "at most 5 s")
@@ -94,10 +96,18 @@ def _verdicts(settings: Settings, space: SearchSpace, box: Box) -> Iterator[Figu
 def _trial(settings: Settings, space: SearchSpace, source: str, box: Box) -> Iterator[Figure]:
     """One whole trial of the reference baseline at the default budget, and where its time goes."""
     gate = gate_arguments(settings, sorted(space.allowed_imports), known={}, reference_flops=None)
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder("nas-bench-", box.root) as folder:
         corpus = prepare(settings.corpus, Path(settings.results_dir) / ".cache")
         spec = make_spec(
-            source, settings, corpus, gate=gate, rungs=rung_steps(settings), floored=False, seed=0, folder=Path(folder)
+            source,
+            settings,
+            corpus,
+            gate=gate,
+            rungs=rung_steps(settings),
+            floored=False,
+            contends_below=ANY,
+            seed=0,
+            folder=folder,
         )
         messages: list[Any] = list(run_trial(spec, box))
     rung, cost = messages[-2]["rung"], messages[-1]["cost"]
@@ -107,6 +117,20 @@ def _trial(settings: Settings, space: SearchSpace, source: str, box: Box) -> Ite
     yield Figure("share of the trial in training steps", 100 * stepping / cost["total_seconds"], "%", "at least 80 %")
     yield Figure("share of the trial in the gate", 100 * cost["gate_seconds"] / cost["total_seconds"], "%")
     yield Figure("peak memory of the training process", rung["peak_bytes"] / 2**20, "MiB")
+
+
+def _search() -> Iterator[Figure]:
+    """A small search as a person starts it, and what share of its trials' time the gate takes."""
+    with tempfile.TemporaryDirectory() as folder, _timed() as searched:
+        small = ["search.trials=6", "search.confirm_seeds=0", "search.noise_seeds=0", "tracking=none"]
+        baselines = "search_space.baselines=[gated_deltanet,mamba2]"
+        command = [sys.executable, "-m", "nas", "search", *small, baselines, f"results_dir={folder}", "name=bench"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        events = journals.read(Path(folder) / "bench" / "journal.jsonl")
+    costs = [event["cost"] for event in events if event["event"] == "trial"]
+    whole, gate = (sum(cost[part] for cost in costs) for part in ("total_seconds", "gate_seconds"))
+    yield Figure(f"a search of {len(costs)} trials", searched(), "s")
+    yield Figure("share of the search's trials in the gate", 100 * gate / whole, "%")
 
 
 @contextmanager

@@ -14,6 +14,8 @@ nas: searches for token mixers of linear cost, and tells what is really better.
   nas train NAME|FILE [overrides]   train one baseline or candidate file on the same harness
   nas walk [overrides]           random candidates of the grammar through the gate: what share passes, and why not all
   nas baselines [overrides]      every baseline over several training seeds, as one table
+  nas review SEARCH              what a search holds until a person has looked at it, and why
+  nas doctor [overrides]         what contains candidates on this machine, found out by trying to get out of it
   nas ui [overrides] [--port N]  the MLflow UI on the results, at http://127.0.0.1:5000
 
 Overrides are Hydra's: key=value, GROUP=OPTION, and -m to sweep over values with commas. `nas search --help` lists all
@@ -27,6 +29,7 @@ keys and groups with their values; `nas search --cfg job` prints the whole confi
   nas search proposer=folder proposer.path=DIR   candidates that you wrote
   nas walk walk.candidates=100 seed=1            results/walk.md; given again, it goes on where it was interrupted
   nas baselines model=base baselines.seeds=5     results/baselines.md; the same
+  nas review results/NAME accept t0012 --by NAME --why TEXT   or refuse: your word, in the search's journal
 """
 
 
@@ -42,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train": _train,
         "walk": _walk,
         "baselines": _baselines,
+        "review": _review,
+        "doctor": _doctor,
         "ui": _ui,
     }
     if words[0] not in commands:
@@ -130,6 +135,23 @@ def _baselines(words: list[str]) -> int:
     from nas.configuration import composed, settings_of
 
     return baselines(settings_of(composed(words)), words)
+
+
+def _review(words: list[str]) -> int:
+    from nas.commands.review import arguments, review
+    from nas.configuration import composed, settings_of
+
+    search, decision, overrides = arguments(words)
+    return review(search, Path(settings_of(composed(overrides)).results_dir), decision)
+
+
+def _doctor(words: list[str]) -> int:
+    if not all(_is_override(word) for word in words):
+        return _fail("usage: nas doctor [overrides]")
+    from nas.commands.doctor import doctor
+    from nas.configuration import composed, settings_of
+
+    return doctor(settings_of(composed(words)))
 
 
 def _ui(words: list[str]) -> int:

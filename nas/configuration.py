@@ -21,7 +21,7 @@ from nas.errors import UserError
 from nas.settings import Settings
 
 CONFIG_MODULE, CONFIG_NAME = "nas_conf", "config"
-_CHANGEABLE_ON_RESUME = ("search.trials", "search.confirm_seeds", "budget", "execution", "tracking")
+_CHANGEABLE_ON_RESUME = ("search.trials", "search.confirm_seeds", "budget", "sandbox", "execution", "tracking")
 _HINTS = (
     "To append to your config",
     "Config search path:",

@@ -217,6 +217,53 @@ class BudgetSettings:
 
 
 @dataclass(frozen=True)
+class SandboxSettings:
+    """What contains candidate code (`nas doctor` says what this machine gives).
+
+    Attributes:
+      tier: "auto" (the best of the next two that works here) | "bubblewrap" (namespaces, Landlock and seccomp) |
+        "landlock" (Landlock and seccomp) | "limits" (process limits alone: a hostile candidate gets out).
+    """
+
+    tier: str = "auto"
+
+    def __post_init__(self) -> None:
+        tiers = ("auto", "bubblewrap", "landlock", "limits")
+        _require(self.tier in tiers, f"sandbox.tier={self.tier}: there are {', '.join(tiers)}")
+
+
+@dataclass(frozen=True)
+class TripwireSettings:
+    """What is too good to be celebrated: such a candidate is held until a person has looked at it.
+
+    Attributes:
+      leap: an improvement over the best baseline by more than so many times the spread of the baselines,
+      least_leap: and by more than so many bits per byte: two alike baselines have no spread.
+      entropy: a loss under this fraction of what a compressor (LZMA) needs for the same text, in bits per byte.
+      rescore: bits per byte by which the rescored value may differ from the trained one.
+      gap: bits per byte by which it may do worse on held-out text than on the validation windows, beyond what the
+        baselines do: its training has those windows at hand.
+      collapse: the share of the last `collapse_window` trained candidates in one family, or of the last
+        `collapse_window` proposals by one operator, from which a search has collapsed onto it.
+    """
+
+    leap: float = 1.0
+    least_leap: float = 0.3
+    entropy: float = 0.35
+    rescore: float = 0.01
+    gap: float = 0.2
+    collapse: float = 0.9
+    collapse_window: int = 40
+
+    def __post_init__(self) -> None:
+        _require(min(self.leap, self.least_leap, self.entropy) >= 0, "tripwire.* must not be negative")
+        _require(self.rescore > 0, f"tripwire.rescore={self.rescore} must be positive")
+        _require(self.gap > 0, f"tripwire.gap={self.gap} must be positive")
+        _require(0.5 < self.collapse <= 1, f"tripwire.collapse={self.collapse} must be in (0.5, 1]")
+        _require(self.collapse_window >= 8, f"tripwire.collapse_window={self.collapse_window} must be at least 8")
+
+
+@dataclass(frozen=True)
 class ExecutionSettings:
     """Where trials run.
 
@@ -315,6 +362,8 @@ class Settings:
     scheduler: SchedulerSettings = field(default_factory=SchedulerSettings)
     meta: MetaSettings = field(default_factory=MetaSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
+    sandbox: SandboxSettings = field(default_factory=SandboxSettings)
+    tripwire: TripwireSettings = field(default_factory=TripwireSettings)
     execution: ExecutionSettings = field(default_factory=ExecutionSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
 

@@ -5,10 +5,10 @@ from rich.console import Console
 _WIDTH_ELSEWHERE = 120  # columns where there is no terminal to tell: rich would break lines at 80
 
 
-def make_console() -> Console:
+def make_console(stderr: bool = False) -> Console:
     """A console as wide as the terminal, if there is one."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_WIDTH_ELSEWHERE)
+    console = Console(highlight=False, stderr=stderr)
+    return console if console.is_terminal else Console(highlight=False, stderr=stderr, width=_WIDTH_ELSEWHERE)
 
 
 def printable(text: str) -> str:

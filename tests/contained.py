@@ -86,6 +86,41 @@ def environment(arguments, send):
     return dict(os.environ)
 
 
+def count_to_the_stars(arguments, send):
+    send({"result": 10**399})
+
+
+def blame_the_machine(arguments, send):
+    send({"crashed": {"cause": "infrastructure", "reason": "it was not me"}})
+
+
+def crash_without_a_word(arguments, send):
+    send({"crashed": 1})
+
+
+def die_of_a_nameless_signal(arguments, send):
+    os.kill(os.getpid(), 40)
+
+
+def read(arguments, send):
+    return {name: os.pread(descriptor, 100, 0).decode() for name, descriptor in arguments["files"].items()}
+
+
+def report_twenty_thousand_times(arguments, send):
+    for number in range(20_000):
+        send({"rung": number})
+
+
+def nest(arguments, send):
+    """Sends what a JSON parser needs a deep stack for."""
+    for descriptor in range(3, 30):
+        try:
+            os.write(descriptor, b"[" * 50_000 + b"\n")
+        except OSError:
+            continue
+    time.sleep(1000)
+
+
 def write_a_large_file(arguments, send):
     with open("large", "wb") as file:
         for _ in range(200):

@@ -55,7 +55,11 @@ def run(words: str | list[str], capfd: pytest.CaptureFixture[str]) -> tuple[int,
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("serach", "there is no command serach: there are search, check, train, walk, baselines, ui (nas --help)"),
+        (
+            "serach",
+            "there is no command serach: there are search, check, train, walk, baselines, review, doctor, ui "
+            "(nas --help)",
+        ),
         ("search seed=x", "seed=x: input should be a valid integer"),
         ("search sede=1", "there is no key sede: did you mean seed?"),
         ("search seed=1,2", "Ambiguous value for argument 'seed=1,2'"),
@@ -104,7 +108,7 @@ def test_help_is_help(words: list[str], capfd: pytest.CaptureFixture[str]) -> No
     assert run(words, capfd) == (0, HELP + "\n", "")
 
 
-@pytest.mark.parametrize("command", ["search", "check", "train", "walk", "baselines", "ui"])
+@pytest.mark.parametrize("command", ["search", "check", "train", "walk", "baselines", "review", "doctor", "ui"])
 def test_help_speaks_of_every_command(command: str) -> None:
     assert f"\n  nas {command} " in HELP
 

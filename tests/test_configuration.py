@@ -323,14 +323,15 @@ def test_what_can_not_change_a_result_can_be_changed(overrides: list[str], chang
 )
 def test_what_could_change_a_result_can_not(override: str) -> None:
     key = override.partition("=")[0]
-    if key in ("search.trials", "search.confirm_seeds") or key.partition(".")[0] in ("budget", "execution", "tracking"):
+    free = ("budget", "sandbox", "execution", "tracking")
+    if key in ("search.trials", "search.confirm_seeds") or key.partition(".")[0] in free:
         going_on(override)
     else:
         with pytest.raises(ConfigurationError) as caught:
             resumed(FOLDER, RECORDED, Settings(), ["resume=x", override])
         assert str(caught.value) == (
             f"{override} can't be changed on resume, since earlier trials ran without it; "
-            "only search.trials, search.confirm_seeds, budget, execution, tracking can"
+            "only search.trials, search.confirm_seeds, budget, sandbox, execution, tracking can"
         )
 
 

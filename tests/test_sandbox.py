@@ -1,35 +1,41 @@
 """Whatever contained code does, the call ends with one result or one crash, and nothing of it goes on running."""
 
 import os
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from nas.sandbox import Box, Limits
+from nas.commands.doctor import examine
+from nas.sandbox import Box, Limits, SandboxError, tiers
+from nas.sandbox.attempts import HELD_BY_LIMITS
 from nas.sandbox.box import scrubbed_environment
 
 MIB = 2**20
 LIMITS = Limits(seconds=20, memory_bytes=600 * MIB)
 
 
+@pytest.fixture(scope="module", params=tiers.TIERS)
+def tier(request):
+    """Each containment that this machine gives."""
+    if reason := tiers.missing(request.param):
+        pytest.skip(f"no {request.param} here: {reason}")
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def small_box():
+def small_box(tier, tmp_path_factory):
     """A zygote without JAX, that can import the functions of `contained`."""
-    sys.path.insert(0, str(Path(__file__).parent))
-    box = Box(("contained",))
+    box = Box(("contained",), tier=tier, root=tmp_path_factory.getbasetemp())
     yield box
     box.close()
-    sys.path.pop(0)
 
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch):
-    """Makes `contained` importable in the zygote, which is started by the first test."""
-    monkeypatch.setattr("nas.sandbox.box._KEPT_VARIABLES", ("PATH", "PYTHONPATH"))
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    """The zygote imports from where this process does."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
 
 
 def run(box, function, scratch, limits=LIMITS, **arguments):
@@ -55,15 +61,67 @@ def test_messages_come_in_order_and_the_result_last(small_box, tmp_path):
         ("die", "killed", "SIGKILL"),
         ("garble", "killed", "not one of the engine's"),
         ("flood", "killed", "not one of the engine's"),
+        ("nest", "killed", "not one of the engine's"),
+        ("count_to_the_stars", "killed", "a number of 400 digits"),
+        ("blame_the_machine", "killed", "unknown cause"),
+        ("crash_without_a_word", "killed", "without cause and reason"),
+        ("die_of_a_nameless_signal", "killed", "signal 40"),
+        ("report_twenty_thousand_times", "killed", "10,001 of them"),
         ("write_a_large_file", "raised", "File too large"),
     ],
 )
 def test_failure_is_one_crash_with_its_cause(small_box, tmp_path, function, cause, words):
     limits = Limits(seconds=3, memory_bytes=600 * MIB, file_bytes=50 * MIB)
-    (last,) = run(small_box, function, tmp_path, limits)
+    *_, last = run(small_box, function, tmp_path, limits)
     assert last["crashed"]["cause"] == cause
     assert words in last["crashed"]["reason"]
     assert run(small_box, "add", tmp_path, a=1, b=1)[-1]["result"] == 2, "the box serves the next call"
+
+
+def test_walls_hold_whatever_is_tried(tier):
+    report = examine(tier)
+    out = {name for name, met in report.met.items() if not met}
+    assert not out if tier != "limits" else not out.intersection(HELD_BY_LIMITS)
+
+
+def test_a_file_is_handed_over_open(small_box, tmp_path, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for name in ("a", "b"):
+        (elsewhere / name).write_text(f"this is {name}")
+    files = {name: elsewhere / name for name in ("b", "a")}
+    last = list(small_box.run("contained:read", {}, tmp_path, LIMITS, files))[-1]
+    assert last["result"] == {"b": "this is b", "a": "this is a"}
+
+
+def test_a_file_that_is_not_there_is_no_crash_of_the_candidate(small_box, tmp_path):
+    (last,) = small_box.run("contained:read", {}, tmp_path, LIMITS, {"a": tmp_path / "nothing"})
+    assert last["crashed"]["cause"] == "infrastructure"
+    assert run(small_box, "add", tmp_path, a=1, b=1)[-1]["result"] == 2
+
+
+def test_a_tier_that_is_not_there_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(tiers, "missing", lambda tier: None if tier == "limits" else f"no {tier} today")
+    with pytest.raises(SandboxError, match="no bubblewrap today"):
+        tiers.choose("bubblewrap")
+    with pytest.raises(SandboxError, match="say sandbox=limits"):
+        tiers.choose("auto")
+    assert tiers.choose("limits") == "limits"
+    assert "hostile" in tiers.warning("limits") and tiers.warning("landlock") is None
+
+
+def test_without_landlock_a_namespace_shows_one_scratch_folder_alone(monkeypatch, tmp_path):
+    if tiers.missing("bubblewrap"):
+        pytest.skip("no bubblewrap here")
+    monkeypatch.setattr("nas.sandbox.landlock.version", lambda: 0)
+    box = Box(("contained",), tier="bubblewrap")
+    try:
+        roots = []
+        for name in ("one", "two"):
+            assert run(box, "add", tmp_path / name, a=1, b=1)[-1]["result"] == 2
+            roots.append(box.root)
+        assert roots == [tmp_path / "one", tmp_path / "two"]
+    finally:
+        box.close()
 
 
 @pytest.mark.parametrize("function", ["leave_a_daemon", "fork_and_hang"])
@@ -101,13 +159,20 @@ def test_no_secret_reaches_the_child(small_box, tmp_path, monkeypatch):
     assert seen["HOME"] == str(tmp_path)
 
 
-def test_output_is_kept_in_the_scratch_folder(small_box, tmp_path):
-    run(small_box, "abort", tmp_path)
-    assert "bad_alloc" in (tmp_path / "output.log").read_text()
+def test_a_link_is_no_scratch_folder(small_box, tmp_path, tmp_path_factory):
+    (tmp_path / "link").symlink_to(tmp_path_factory.mktemp("person"))
+    (last,) = run(small_box, "add", tmp_path / "link", a=1, b=1)
+    assert last["crashed"]["cause"] == "infrastructure" and "is a link" in last["crashed"]["reason"]
 
 
-def test_a_zygote_that_dies_is_replaced(tmp_path):
-    box = Box(("contained",))
+def test_output_is_kept_beside_the_scratch_folder(small_box, tmp_path):
+    run(small_box, "abort", tmp_path / "one")
+    assert "bad_alloc" in (tmp_path / "one.log").read_text()
+    assert not list((tmp_path / "one").iterdir()), "where the child could put something else in its place"
+
+
+def test_a_zygote_that_dies_is_replaced(tier, tmp_path):
+    box = Box(("contained",), tier=tier)
     assert run(box, "add", tmp_path, a=1, b=2)[-1]["result"] == 3
     box._zygote.kill()
     box._zygote.wait()
@@ -116,8 +181,8 @@ def test_a_zygote_that_dies_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["the engine is killed", "the zygote is killed"])
-def test_nothing_outlives_its_parent(how, tmp_path):
-    box = Box(("contained",))
+def test_nothing_outlives_its_parent(how, tier, tmp_path):
+    box = Box(("contained",), tier=tier)
     messages = box.run("contained:count", {"to": 10**9}, tmp_path, LIMITS)
     next(messages)
     zygote = psutil.Process(box._zygote.pid)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from nas.commands.containment import contained
 from nas.commands.measuring import (
     at_a_time,
     chosen_baselines,
@@ -63,7 +64,7 @@ def baselines(settings: Settings, overrides: Sequence[str]) -> int:
     console, began = make_console(), time.monotonic()
     parts = ("model", "train", "task", "fitness", "scheduler", "budget")
     values = {part: asdict(getattr(settings, part)) for part in parts}
-    with warm_boxes(space, *at_a_time(settings)) as boxes:
+    with warm_boxes(space, *at_a_time(settings), contained(settings, console)) as boxes:
         found = measure(
             kept_in(settings, "baselines", [values, corpus.sha256]),
             ((training.key, training) for training in trainings),
@@ -104,6 +105,7 @@ def _trial(settings: Settings, space: SearchSpace, corpus: Corpus) -> Callable[[
             gate=gate if training.gated else None,
             rungs=sorted({max(1, steps // 2), steps}),
             floored=False,
+            contends_below=None,
             seed=training.seed,
             folder=scratch,
         )

@@ -1,15 +1,15 @@
 """`nas check FILE`: the gate on one candidate file."""
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
+from nas.commands.containment import contained
 from nas.errors import UserError
-from nas.sandbox import Box
+from nas.sandbox import Box, temporary_folder
 from nas.settings import Settings
 from nas.space import load_space
 from nas.terminal import make_console, printable
@@ -24,11 +24,13 @@ def check(file: Path, settings: Settings, as_json: bool) -> int:
     Raises:
       UserError: if the file can't be read.
     """
-    verdict = verdict_on(read_candidate(file), settings)
+    source, console = read_candidate(file), make_console(stderr=as_json)
+    contained(settings, console)
+    verdict = verdict_on(source, settings)
     if as_json:
         print(json.dumps(verdict))
     else:
-        _show(verdict, make_console())
+        _show(verdict, console)
     return 0 if verdict["ok"] else 1
 
 
@@ -44,13 +46,13 @@ def verdict_on(source: str, settings: Settings) -> dict[str, Any]:
     """{"ok", "failed", "reason", "checks", "certificate"}: None for what does not apply."""
     space = load_space(settings.search_space.module)
     gate = gate_arguments(settings, sorted(space.allowed_imports), known={}, reference_flops=None)
-    box = Box((*_PRELOAD, *sorted(space.allowed_imports)))
-    try:
-        with tempfile.TemporaryDirectory(prefix="nas-check-") as scratch:
+    with temporary_folder("nas-check-") as folder:
+        box = Box((*_PRELOAD, *sorted(space.allowed_imports)), tier=settings.sandbox.tier, root=folder)
+        try:
             memory = memory_bytes(settings)
-            result = run_gate(source, gate, box, Path(scratch), settings.budget.gate_seconds, memory)
-    finally:
-        box.close()
+            result = run_gate(source, gate, box, folder / "gate", settings.budget.gate_seconds, memory)
+        finally:
+            box.close()
     if "certificate" in result:
         certificate = result["certificate"]
         return {"ok": True, "failed": None, "reason": None, "checks": certificate["checks"], "certificate": certificate}

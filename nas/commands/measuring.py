@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -24,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nas import journal as journals
 from nas.errors import UserError
 from nas.journal import Event, Journal
-from nas.sandbox import Box, Limits
+from nas.sandbox import Box, temporary_folder
 from nas.search import Search
 from nas.settings import Settings
 from nas.space import SearchSpace
@@ -48,19 +47,22 @@ def at_a_time(settings: Settings) -> tuple[int, int]:
 
 
 @contextmanager
-def warm_boxes(space: SearchSpace, count: int = 1, threads: int = 1) -> Iterator[list[Box]]:
+def warm_boxes(space: SearchSpace, count: int = 1, threads: int = 1, tier: str = "auto") -> Iterator[list[Box]]:
     """`count` boxes with everything imported, which are closed at the end."""
-    boxes = [Box((*PRELOAD, *sorted(space.allowed_imports)), threads) for _ in range(count)]
-    try:
-        for box in boxes:
-            box.start()
-        with tempfile.TemporaryDirectory() as scratch:
+    with temporary_folder("nas-measure-") as folder:
+        boxes = [
+            Box((*PRELOAD, *sorted(space.allowed_imports)), threads, tier, folder / str(number))
+            for number in range(count)
+        ]
+        try:
             for box in boxes:
-                list(box.run("os:getcwd", {}, Path(scratch), Limits(seconds=60)))  # fails at once, and is ready then
-        yield boxes
-    finally:
-        for box in boxes:
-            box.close()
+                box.start()
+            for box in boxes:
+                box.wait_until_ready()
+            yield boxes
+        finally:
+            for box in boxes:
+                box.close()
 
 
 def measure(
@@ -146,8 +148,8 @@ def _work_through(
 
 def _found(job: Job, work: Callable[[Job, Box, Path], Event], box: Box) -> Event:
     try:
-        with tempfile.TemporaryDirectory(prefix="nas-measure-", ignore_cleanup_errors=True) as scratch:
-            return work(job, box, Path(scratch))
+        with temporary_folder("nas-measure-", box.root) as scratch:
+            return work(job, box, scratch)
     except Exception:
         return {"outcome": {"kind": "crashed", "cause": "engine", "reason": traceback.format_exc()}}
 

@@ -1,20 +1,20 @@
 """`nas train NAME|FILE`: one baseline or candidate file on the same harness as a search, without Ray."""
 
 import json
-import tempfile
 from pathlib import Path
 
 from rich.markup import escape
 
 from nas.commands.check import read_candidate
+from nas.commands.containment import contained
 from nas.errors import UserError
-from nas.sandbox import Box
+from nas.sandbox import Box, temporary_folder
 from nas.search import rung_steps
 from nas.settings import Settings
 from nas.space import SearchSpace, load_space
 from nas.tasks.corpus import prepare
 from nas.terminal import make_console, printable
-from nas.trial import PRELOAD, gate_arguments, make_spec, run_trial
+from nas.trial import ANY, PRELOAD, gate_arguments, make_spec, run_trial
 
 
 def train(what: str, settings: Settings) -> int:
@@ -29,12 +29,12 @@ def train(what: str, settings: Settings) -> int:
     corpus.require_windows(settings.train.time)
     gate = gate_arguments(settings, sorted(space.allowed_imports), known={}, reference_flops=None)
     console = make_console()
-    box = Box((*PRELOAD, *sorted(space.allowed_imports)))
+    tier = contained(settings, console)
     console.print(
         f"training {what} for {settings.train.steps} steps of {settings.train.batch} x {settings.train.time} bytes of "
         f"{corpus.name}, seed {settings.train.seed}"
     )
-    with tempfile.TemporaryDirectory(prefix="nas-train-") as scratch:
+    with temporary_folder("nas-train-") as scratch:
         spec = make_spec(
             source,
             settings,
@@ -42,9 +42,11 @@ def train(what: str, settings: Settings) -> int:
             gate=gate if gated else None,
             rungs=rung_steps(settings),
             floored=False,
+            contends_below=ANY,
             seed=settings.train.seed,
-            folder=Path(scratch),
+            folder=scratch / "trial",
         )
+        box = Box((*PRELOAD, *sorted(space.allowed_imports)), tier=tier, root=scratch)
         try:
             for message in run_trial(spec, box):
                 if "certificate" in message:

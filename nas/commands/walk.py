@@ -6,7 +6,6 @@ that passes bounds the grammar's defects: a candidate that its own grammar wrote
 
 import random
 import re
-import tempfile
 import time
 import traceback
 from collections import Counter
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from nas.commands.containment import contained
 from nas.commands.measuring import (
     at_a_time,
     chosen_baselines,
@@ -30,7 +30,7 @@ from nas.commands.measuring import (
 )
 from nas.errors import UserError
 from nas.journal import Event
-from nas.sandbox import Box
+from nas.sandbox import Box, temporary_folder
 from nas.settings import Settings
 from nas.space import NotApplicable, SearchSpace, load_space
 from nas.terminal import make_console, printable
@@ -137,7 +137,7 @@ def walk(settings: Settings, overrides: Sequence[str]) -> int:
     space = load_space(settings.search_space.module)
     starts = _starts(settings, space)
     console, began = make_console(), time.monotonic()
-    with warm_boxes(space, *at_a_time(settings)) as boxes:
+    with warm_boxes(space, *at_a_time(settings), contained(settings, console)) as boxes:
         flops = _reference_flops(settings, space, boxes[0])
         arguments = gate_arguments(settings, sorted(space.allowed_imports), known={}, reference_flops=flops)
         limits = (settings.budget.gate_seconds, memory_bytes(settings))
@@ -179,8 +179,8 @@ def _can_change(space: SearchSpace, candidate: Candidate) -> bool:
 def _reference_flops(settings: Settings, space: SearchSpace, box: Box) -> float:
     arguments = gate_arguments(settings, sorted(space.allowed_imports), known={}, reference_flops=None)
     gate = _gate(arguments, settings.budget.gate_seconds, memory_bytes(settings))
-    with tempfile.TemporaryDirectory(prefix="nas-walk-") as scratch:
-        verdict = gate(space.baselines()[space.reference], box, Path(scratch))
+    with temporary_folder("nas-walk-", box.root) as scratch:
+        verdict = gate(space.baselines()[space.reference], box, scratch)
     if "certificate" not in verdict:
         raise UserError(f"the reference {space.reference} does not pass the gate: {verdict['outcome']['reason']}")
     return float(verdict["certificate"]["flops_per_token"])

@@ -70,7 +70,11 @@ def run(
             search,
             make_spec,
             workers=_workers(settings.execution, resources),
-            constants={"cpus": max(1, math.floor(settings.execution.cpus_per_trial)), "preload": list(preload)},
+            constants={
+                "cpus": max(1, math.floor(settings.execution.cpus_per_trial)),
+                "preload": list(preload),
+                "sandbox": settings.sandbox.tier,
+            },
         )
         tuner = tune.Tuner(
             tune.with_resources(TrialWorker, tune.PlacementGroupFactory([resources])),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -14,14 +15,14 @@ from nas.trial import PRELOAD, TrialSpec, run_trial
 class TrialWorker(tune.Trainable):
     """One step of this trainable is one event of a trial: a rung, or the outcome.
 
-    Its config is {"trial": id, "spec": JSON of a `TrialSpec`, "cpus": threads, "preload": modules}.
+    Its config is {"trial": id, "spec": JSON of a `TrialSpec`, "cpus": threads, "preload": modules, "sandbox": tier}.
     After the outcome, or when the scheduler stops the trial, Ray reuses the process for the next one.
     """
 
     _certificate: dict[str, Any] | None = None
 
     def setup(self, config: dict[str, Any]) -> None:
-        self._box = Box((*PRELOAD, *config["preload"]), cpus=config["cpus"])
+        self._box = Box((*PRELOAD, *config["preload"]), config["cpus"], config["sandbox"], _folder_of_trials(config))
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -55,3 +56,8 @@ class TrialWorker(tune.Trainable):
 
     def _end(self) -> None:
         self._messages.close()  # type: ignore[attr-defined]  # a generator: this kills what it runs
+
+
+def _folder_of_trials(config: dict[str, Any]) -> Path:
+    """Where this search keeps its trials: their folders are the scratch folders of one worker's calls."""
+    return Path(json.loads(config["spec"])["folder"]).parent
