@@ -4,6 +4,7 @@ Byte embedding, `layers` x [RMSNorm, mixer, residual, RMSNorm, SwiGLU MLP, resid
 has `layer_params * width^2` parameters whatever the mixer: the MLP's hidden width takes up the difference.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -75,6 +76,15 @@ def mlp_hidden(mixer: type, settings: ModelSettings) -> int:
     if budget - used < settings.width**2:
         raise ValueError(f"the mixer has {used:,} parameters of the layer's {budget:,.0f}: too few are left")
     return round((budget - used) / (3 * settings.width))
+
+
+def expected_params(settings: ModelSettings) -> tuple[int, int]:
+    """(least, most) parameters of a whole model: the MLP's hidden width is a whole number, so it is not one figure."""
+    width, layers = settings.width, settings.layers
+    rounding = 3 * width / 2
+    layer = settings.layer_params * width**2 + 2 * width
+    outside = VOCABULARY * width + width
+    return math.floor(layers * (layer - rounding) + outside), math.ceil(layers * (layer + rounding) + outside)
 
 
 def mixer_params(mixer: type, settings: ModelSettings) -> int:

@@ -9,7 +9,7 @@ import math
 import resource
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from nas.gate.cost import flops
 from nas.loading import load_mixer
 from nas.model import LanguageModel, bits_per_token
 from nas.settings import ModelSettings, TrainSettings
-from nas.tasks.corpus import Corpus
+from nas.tasks.corpus import read_bytes
 
 Send = Callable[[dict[str, Any]], None]
 _FLOOR_FRACTION = 0.25  # of the budget: by then a model worth its time beats a table of byte pairs,
@@ -32,7 +32,7 @@ _FLOOR_STEPS = 100  # unless it has had fewer steps than these
 
 
 def boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
-    """Entry point in the box: `train` with JSON in and JSON out.
+    """Entry point in the box: `train` with JSON in and JSON out, and the splits' files handed to it open.
 
     Sends {"rung": {...}, "decided": bool} at each rung; decided if the trial has gone on from it before. Returns
     {"trained": True} or {"crashed": {"cause", "reason"}}.
@@ -41,7 +41,7 @@ def boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
         source=arguments["source"],
         model_settings=ModelSettings(**arguments["model"]),
         settings=TrainSettings(**arguments["train"]),
-        corpus=Corpus(**arguments["corpus"]),
+        data={split: read_bytes(descriptor) for split, descriptor in arguments["files"].items()},
         validation_windows=arguments["validation_windows"],
         rungs=arguments["rungs"],
         floor=arguments["floor"],
@@ -54,7 +54,7 @@ def train(
     source: str,
     model_settings: ModelSettings,
     settings: TrainSettings,
-    corpus: Corpus,
+    data: Mapping[str, np.ndarray],
     validation_windows: int,
     rungs: Sequence[int],
     floor: float | None,
@@ -62,6 +62,8 @@ def train(
     send: Send,
 ) -> dict[str, Any]:
     """Trains a candidate up to the last of `rungs` (optimizer steps), measuring and checkpointing at each.
+
+    `data` has the bytes to train on, "train", and those that each rung is measured on, "validation": uint8 [bytes].
 
     Goes on from the newest complete checkpoint in `checkpoints`. Above `floor` bits per byte at a rung
     from a quarter of its budget on, and not before 100 steps, it ends.
@@ -94,8 +96,7 @@ def train(
     evaluate = jax.jit(bits_per_window, compiler_options=compiler_options(level=1))
 
     # The held-out windows: the same for every candidate.
-    validation = held_out_windows(corpus.read("validation"), validation_windows, settings.time)
-    training_bytes = corpus.read("train")
+    validation = held_out_windows(data["validation"], validation_windows, settings.time)
     one_window = jax.ShapeDtypeStruct((1, settings.time + 1), jnp.uint8)
     flops_per_token = flops(bits_per_window, state["params"], one_window) / settings.time
 
@@ -104,7 +105,7 @@ def train(
     clock = Clock(measured[-1]["train_seconds"] if measured else 0.0)
     for rung in [rung for rung in rungs if rung > step]:
         for first in range(step, rung, size):
-            windows = batches(training_bytes, settings, first, size)
+            windows = batches(data["train"], settings, first, size)
             with clock:
                 state, losses = run_steps(state, windows)
                 losses = np.asarray(losses)
@@ -239,7 +240,7 @@ def held_out_windows(data: np.ndarray, count: int, time: int) -> np.ndarray:
 
 
 def evaluate_windows(
-    evaluate: Callable[[Any, np.ndarray], jax.Array], params: Any, windows: np.ndarray, batch: int
+    evaluate: Callable[[Any, np.ndarray], Any], params: Any, windows: np.ndarray, batch: int
 ) -> np.ndarray:
     """Mean bits per byte of each window: float64 [windows]. In batches of one compiled shape, the last one padded."""
     short = -len(windows) % batch

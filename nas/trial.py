@@ -1,23 +1,28 @@
-"""(candidate, budget) -> outcome: first the gate, then training, each in its own contained process.
+"""(candidate, budget) -> outcome: the gate, training, rescoring of contenders, each in a contained process of its own.
 
 Knows nothing of Ray, MLflow or Hydra. A specification is plain JSON, so that it can be sent to any worker.
 """
 
-import math
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nas import reports
 from nas.fitness import fitness_of
+from nas.gate.settings import CHECKS
 from nas.sandbox import Box, Limits, Message
 from nas.settings import Settings
 from nas.tasks.corpus import Corpus
-from nas.types import Certificate, Cost, Rejected, outcome_to_json
+from nas.types import Certificate, Cost, Fitness, Held, Rejected, outcome_to_json
 
 GIB = 2**30
-PRELOAD = ("jax", "flax.nnx", "optax", "orbax.checkpoint", "einops", "nas.gate.boxed", "nas.train")
+PRELOAD = ("jax", "flax.nnx", "optax", "orbax.checkpoint", "einops", "nas.gate.boxed", "nas.train", "nas.rescore")
+ANY = 8.0  # bits per byte: whoever knows anything about text is below
+_RESCORE_SECONDS = 300.0
+_MOST_LETTERS = 4000  # of a reason
 
 
 @dataclass(frozen=True)
@@ -26,21 +31,28 @@ class TrialSpec:
 
     Attributes:
       gate: arguments of the gate's settings; None for a candidate that has its certificate or needs none.
+      accelerator: whether training gets this machine's GPUs or TPUs.
       rungs: optimizer steps at which to measure; the last is the budget.
       floor: bits per byte above which it is ended before its budget is spent; None for baselines and confirmations.
-      folder: the trial's own scratch folder; checkpoints live in it.
+      contends_below: if it ends under so many bits per byte it is rescored from its checkpoint; None: it never is.
+      tolerance: bits per byte by which the rescored value may differ from the trained one.
+      folder: the trial's own folder. What a contained process may write to is a folder in it of its own: `gate`,
+        `train` with the checkpoints, `rescore`. So no call can plant anything in the way of the next.
     """
 
     source: str
     gate: dict[str, Any] | None
     gate_seconds: float
     memory_bytes: int
+    accelerator: bool
     model: dict[str, Any]
     train: dict[str, Any]
-    corpus: dict[str, Any]
+    corpus: dict[str, str]
     validation_windows: int
     rungs: Sequence[int]
     floor: float | None
+    contends_below: float | None
+    tolerance: float
     fitness: str
     folder: str
 
@@ -53,21 +65,25 @@ def make_spec(
     gate: dict[str, Any] | None,
     rungs: Sequence[int],
     floored: bool,
+    contends_below: float | None,
     seed: int,
     folder: Path,
 ) -> TrialSpec:
-    """The specification of one trial under these settings. The training process is told of no test split."""
+    """The specification of one trial under these settings. The test split is not in it."""
     return TrialSpec(
         source=source,
         gate=gate,
         gate_seconds=settings.budget.gate_seconds,
         memory_bytes=memory_bytes(settings),
+        accelerator=settings.execution.gpus_per_trial > 0 or settings.execution.tpus_per_trial > 0,
         model=asdict(settings.model),
         train=asdict(replace(settings.train, seed=seed)),
-        corpus=asdict(corpus),
+        corpus={split: str(corpus.file(split)) for split in ("train", "validation", "reserve")},
         validation_windows=settings.task.validation_windows,
         rungs=list(rungs),
         floor=corpus.bigram_bits_per_byte if floored else None,
+        contends_below=contends_below,
+        tolerance=settings.tripwire.rescore,
         fitness=settings.fitness.kind,
         folder=str(folder),
     )
@@ -87,6 +103,7 @@ def gate_arguments(
         "width": settings.model.width,
         "heads": settings.model.heads,
         "train_time": settings.train.time,
+        "train_batch": settings.train.batch,
         "allowed_imports": sorted(allowed_imports),
         "max_params": round(min(settings.budget.params, settings.model.layer_params - 1) * settings.model.width**2),
         "max_flops_per_token": cap * reference_flops if reference_flops else None,
@@ -113,22 +130,110 @@ def run_trial(spec: TrialSpec, box: Box) -> Iterator[Message]:
         yield {"certificate": verdict["certificate"]}
     training = time.monotonic()
     measured: dict[str, Any] | None = None
-    limits = Limits(seconds=spec.train["timeout_seconds"], memory_bytes=spec.memory_bytes)
-    arguments = {**asdict(spec), "checkpoints": str(Path(spec.folder) / "checkpoints")}
     outcome: dict[str, Any] = {}
-    for message in box.run("nas.train:boxed", arguments, Path(spec.folder), limits):
+    for message in _train(spec, box):
         if "rung" in message:
             measured = message["rung"]
-            if not _is_measurement(measured):
-                outcome = _crashed("killed", "its process sent a measurement that is not one")
-                break
             yield {**message, "cost": asdict(_trained(cost, training, started))}
         else:
-            ended = message if "crashed" in message else message.get("result")
-            if isinstance(ended, dict) and isinstance(ended.get("crashed"), dict):
-                outcome = _crashed(**ended["crashed"])
+            outcome = message.get("outcome", {})
     outcome = outcome or fitness_json(measured, spec.fitness)
+    if measured and _contends(spec, outcome):
+        outcome = rescored(spec, outcome, measured["step"], box)
     yield {"outcome": outcome, "cost": asdict(_trained(cost, training, started))}
+
+
+def _train(spec: TrialSpec, box: Box) -> Iterator[Message]:
+    """{"rung": {...}, "decided": bool} at each rung, and last, if it did not train to the end, {"outcome": {...}}."""
+    arguments = {
+        **{name: getattr(spec, name) for name in ("source", "model", "train", "validation_windows", "rungs", "floor")},
+        "checkpoints": str(_checkpoints(spec)),
+    }
+    limits = Limits(spec.train["timeout_seconds"], spec.memory_bytes, accelerator=spec.accelerator)
+    files = {split: Path(spec.corpus[split]) for split in ("train", "validation")}
+    left = list(spec.rungs)
+    for message in box.run("nas.train:boxed", arguments, _train_folder(spec), limits, files):
+        if "rung" in message:
+            measured = reports.read(reports.Measured, message["rung"])
+            if measured is None or measured.step not in left:
+                yield {"outcome": _crashed("killed", "its process sent a measurement that is not one")}
+                return
+            left = left[left.index(measured.step) + 1 :]
+            yield {"rung": measured.model_dump(), "decided": message.get("decided") is True}
+        elif "crashed" in message:
+            yield {"outcome": _crashed(**message["crashed"])}
+        elif message.get("result") != {"trained": True}:
+            result = message.get("result")
+            ended = reports.read(reports.Ended, result.get("crashed") if isinstance(result, dict) else None)
+            ended = ended or reports.Ended(cause="diverged", reason="its process sent a result that is not one")
+            yield {"outcome": _crashed(ended.cause, ended.reason)}
+
+
+def _contends(spec: TrialSpec, outcome: dict[str, Any]) -> bool:
+    return (
+        outcome["kind"] == "fitness"
+        and spec.contends_below is not None
+        and outcome["step"] == spec.rungs[-1]
+        and bool(outcome["bits_per_byte"] < spec.contends_below)
+    )
+
+
+def rescored(spec: TrialSpec, outcome: dict[str, Any], step: int, box: Box) -> dict[str, Any]:
+    """`outcome`, a fitness, with what processes that train nothing measure of its checkpoint (see `nas.rescore`).
+
+    Or, as JSON, `Held` where that is something else than training said, or the certificate no longer holds.
+    """
+    fitness = Fitness(**{name: value for name, value in outcome.items() if name != "kind"})
+    shapes = {"model": spec.model, "batch": spec.train["batch"], "time": spec.train["time"]}
+    limits = Limits(_RESCORE_SECONDS, spec.memory_bytes, accelerator=spec.accelerator)
+    tracing = {**shapes, "source": spec.source, "seed": spec.train["seed"]}
+    traced = _last(box.run("nas.rescore:export_boxed", tracing, Path(spec.folder) / "rescore", limits))
+    exported = reports.read(reports.Exported, traced.get("result"))
+    if exported is None:
+        return _not_rescored(traced, fitness)
+    scoring = {
+        **shapes,
+        **exported.model_dump(),
+        "checkpoint": str(_checkpoints(spec) / f"{step:08d}"),
+        "validation_windows": spec.validation_windows,
+    }
+    files = {split: Path(spec.corpus[split]) for split in ("validation", "reserve")}
+    scored = _last(box.run("nas.rescore:score_boxed", scoring, _train_folder(spec), limits, files))
+    found = reports.read(reports.Scored, scored.get("result"))
+    if found is None:
+        return _not_rescored(scored, fitness)
+    if found.fault:
+        return outcome_to_json(Held("certificate", found.fault, fitness))
+    if abs(found.bits_per_byte - fitness.bits_per_byte) > spec.tolerance:
+        reason = (
+            f"training said {fitness.bits_per_byte:.4f} bits per byte, its checkpoint has {found.bits_per_byte:.4f} "
+            f"on the same windows (at most {spec.tolerance:g} apart)"
+        )
+        return outcome_to_json(Held("rescore", reason, fitness))
+    held_out = {name: getattr(found, name) for name in ("held_out_bits_per_byte", "held_out_stderr")}
+    return outcome_to_json(replace(fitness, **held_out))
+
+
+def _last(messages: Iterator[Message]) -> Message:
+    """The last of them; no other is kept."""
+    return deque(messages, maxlen=1)[0]
+
+
+def _not_rescored(ended: Message, fitness: Fitness) -> dict[str, Any]:
+    """A candidate that can be trained can be rescored: what fails here is for a person, unless the machine failed."""
+    crash = ended.get("crashed") or {"cause": "killed", "reason": "what its process sent is no result"}
+    if crash["cause"] == "infrastructure":
+        return _crashed(**crash)
+    reason = crash["reason"].strip().splitlines()[-1:] or [""]
+    return outcome_to_json(Held("rescore", f"it could not be rescored: {reason[0][:_MOST_LETTERS]}", fitness))
+
+
+def _train_folder(spec: TrialSpec) -> Path:
+    return Path(spec.folder) / "train"
+
+
+def _checkpoints(spec: TrialSpec) -> Path:
+    return _train_folder(spec) / "checkpoints"
 
 
 def run_gate(
@@ -142,7 +247,7 @@ def run_gate(
     arguments = {"source": source, "settings": gate}
     for message in box.run("nas.gate.boxed:boxed", arguments, scratch, Limits(seconds, memory_bytes)):
         if "started" in message:
-            begun.append(str(message["started"]))
+            begun += [message["started"]] if message["started"] in CHECKS else []
         elif "result" in message:
             return {**_verdict(message["result"]), "passed": begun[:-1]}
         elif "crashed" in message:
@@ -156,17 +261,13 @@ def run_gate(
 
 
 def _verdict(result: Any) -> dict[str, Any]:
-    """What the gate's process sent, if that is a verdict: a candidate that breaks out of its code can send anything."""
-    try:
-        if "rejected" in result:
-            rejected = result["rejected"]
-            return {"outcome": outcome_to_json(Rejected(str(rejected["check"]), str(rejected["reason"])))}
-        sent = result["certificate"]
-        checks = {str(name): str(seen) for name, seen in sent["checks"].items()}
-        certificate = Certificate(**{**sent, "checks": checks, "fingerprint": str(sent["fingerprint"])})
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return {"outcome": _crashed("killed", "the gate's process sent a verdict that is not one")}
-    return {"certificate": asdict(certificate)}
+    """What the gate's process sent, if that is a verdict."""
+    sent = result if isinstance(result, dict) else {}
+    if rejected := reports.read(reports.Refused, sent.get("rejected")):
+        return {"outcome": outcome_to_json(Rejected(rejected.check, rejected.reason))}
+    if certified := reports.read(reports.Certified, sent.get("certificate")):
+        return {"certificate": asdict(Certificate(**certified.model_dump()))}
+    return {"outcome": _crashed("killed", "the gate's process sent a verdict that is not one")}
 
 
 def fitness_json(measured: dict[str, Any] | None, fitness: str) -> dict[str, Any]:
@@ -177,18 +278,8 @@ def fitness_json(measured: dict[str, Any] | None, fitness: str) -> dict[str, Any
     return outcome_to_json(outcome)
 
 
-def _is_measurement(measured: Any) -> bool:
-    return isinstance(measured, dict) and all(
-        isinstance(measured.get(name), int | float) and abs(measured[name]) < math.inf
-        for name in (
-            *("step", "bits_per_byte", "stderr", "train_seconds"),
-            *("tokens_per_second", "peak_bytes", "flops_per_token", "params"),
-        )
-    )
-
-
-def _crashed(cause: object = "killed", reason: object = "", **forged: object) -> dict[str, Any]:
-    return {"kind": "crashed", "cause": str(cause), "reason": str(reason)[-4000:]}
+def _crashed(cause: str, reason: str) -> dict[str, Any]:
+    return {"kind": "crashed", "cause": cause, "reason": reason[-_MOST_LETTERS:]}
 
 
 def _trained(cost: Cost, training: float, started: float) -> Cost:

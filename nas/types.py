@@ -1,6 +1,6 @@
 """The vocabulary of the engine. Standard library only, immutable, and plain JSON both ways.
 
-Failure is a value here: a trial ends as `Fitness`, `Rejected` or `Crashed`, and only `Fitness` has numbers.
+Failure is a value here: a trial ends as `Fitness`, `Rejected`, `Crashed` or `Held`, and only `Fitness` is a score.
 """
 
 import ast
@@ -160,6 +160,9 @@ class Fitness:
       flops_per_token: forward FLOPs of the whole model per token.
       params: parameters of the whole model.
       probes: probe task -> score.
+      held_out_bits_per_byte: on bytes that the training process never saw, measured from the checkpoint by a process
+        that runs no line of the candidate (`nas.rescore`); None for a trial that was no contender.
+      held_out_stderr: its standard error over windows.
 
     Raises:
       ValueError: if one is not.
@@ -174,9 +177,13 @@ class Fitness:
     flops_per_token: float
     params: int
     probes: Mapping[str, float] = field(default_factory=dict)
+    held_out_bits_per_byte: float | None = None
+    held_out_stderr: float | None = None
 
     def __post_init__(self) -> None:
         numbers = asdict(self)
+        if self.held_out_bits_per_byte is None and self.held_out_stderr is None:
+            del numbers["held_out_bits_per_byte"], numbers["held_out_stderr"]
         _check_numbers({**numbers.pop("probes"), **numbers})
 
 
@@ -201,7 +208,22 @@ class Crashed:
     reason: str
 
 
-Outcome = Fitness | Rejected | Crashed
+@dataclass(frozen=True)
+class Held:
+    """Too good, or no longer what was certified: it is neither celebrated nor counted until a person has looked.
+
+    Attributes:
+      tripwire: "leap" | "entropy" | "rescore" | "certificate" (see `nas.tripwires`).
+      reason: one sentence: what was seen, and against what it was held.
+      fitness: what training measured, for the person; no score until then.
+    """
+
+    tripwire: str
+    reason: str
+    fitness: Fitness
+
+
+Outcome = Fitness | Rejected | Crashed | Held
 _OUTCOMES: dict[str, type[Fitness] | type[Rejected] | type[Crashed]] = {
     "fitness": Fitness,
     "rejected": Rejected,
@@ -231,7 +253,7 @@ class Trial:
 
 
 def outcome_kind(outcome: Outcome) -> str:
-    """'fitness', 'rejected' or 'crashed'."""
+    """'fitness', 'rejected', 'crashed' or 'held'."""
     return type(outcome).__name__.lower()
 
 
@@ -264,13 +286,15 @@ def trial_from_json(record: Mapping[str, Any]) -> Trial:
 
 
 def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
-    """An outcome as JSON values, with its kind: "fitness", "rejected" or "crashed"."""
+    """An outcome as JSON values, with its kind: "fitness", "rejected", "crashed" or "held"."""
     return {"kind": outcome_kind(outcome), **asdict(outcome)}
 
 
 def outcome_from_json(record: Mapping[str, Any]) -> Outcome:
     """The inverse of `outcome_to_json`."""
     fields = {key: value for key, value in record.items() if key != "kind"}
+    if record["kind"] == "held":
+        return Held(**{**fields, "fitness": Fitness(**fields["fitness"])})
     return _OUTCOMES[record["kind"]](**fields)
 
 

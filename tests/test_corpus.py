@@ -11,7 +11,7 @@ import pytest
 from nas.errors import UserError
 from nas.settings import CorpusSettings
 from nas.tasks import corpus as corpora
-from nas.tasks.corpus import SPLITS, Corpus, CorpusError, bigram_bits_per_byte, prepare
+from nas.tasks.corpus import SPLITS, Corpus, CorpusError, bigram_bits_per_byte, prepare, read_bytes
 
 
 def text(size: int, seed: int = 0) -> bytes:
@@ -48,7 +48,7 @@ def of(path: Path) -> CorpusSettings:
 
 
 def split_bytes(corpus: Corpus) -> dict[str, bytes]:
-    return {split: corpus.read(split).tobytes() for split in SPLITS}
+    return {split: read_bytes(corpus.file(split)).tobytes() for split in SPLITS}
 
 
 # What is used
@@ -63,7 +63,7 @@ def test_a_folder_is_split_by_file(big_folder: Path, cache: Path) -> None:
     assert sum(map(len, splits.values())) == sum(map(len, files)) + len(files) - len(SPLITS), "newlines join files"
     assert corpus.sizes == {split: len(content) for split, content in splits.items()}
     assert corpus.sizes["train"] > 5 * max(corpus.sizes["validation"], corpus.sizes["test"])
-    assert corpus.read("train").dtype == np.uint8 and not corpus.read("train").flags.writeable
+    assert read_bytes(corpus.file("train")).dtype == np.uint8 and not read_bytes(corpus.file("train")).flags.writeable
 
 
 def test_a_new_file_moves_no_other(folder: Path, cache: Path) -> None:
@@ -87,8 +87,8 @@ def test_a_single_file_holds_out_its_end(tmp_path: Path, cache: Path) -> None:
     (tmp_path / "text.txt").write_bytes(content)
     corpus = prepare(of(tmp_path / "text.txt"), cache)
     splits = split_bytes(corpus)
-    assert splits["train"] + splits["validation"] + splits["test"] == content
-    assert corpus.sizes == {"train": 270_000, "validation": 15_000, "test": 15_000}
+    assert b"".join(splits.values()) == content
+    assert corpus.sizes == {"train": 255_000, "validation": 15_000, "reserve": 15_000, "test": 15_000}
     (tmp_path / "alone").mkdir()
     (tmp_path / "alone" / "other name.txt").write_bytes(content)
     assert prepare(of(tmp_path / "alone"), cache).sha256 == corpus.sha256, "a folder of one file is that file"
@@ -98,7 +98,7 @@ def test_the_standard_library_is_there(cache: Path) -> None:
     corpus = prepare(CorpusSettings(), cache)
     assert corpus.name == "stdlib" and corpus.sizes["train"] > 5_000_000 and corpus.sizes["validation"] > 100_000
     assert 3 < corpus.bigram_bits_per_byte < 4
-    assert b"import " in corpus.read("validation").tobytes()
+    assert b"import " in read_bytes(corpus.file("validation")).tobytes()
 
 
 def test_a_library_below_a_folder_called_tests_is_a_library(
@@ -185,11 +185,12 @@ def test_a_small_file_is_told_what_is_needed(tmp_path: Path, cache: Path, size: 
     assert "is too small (train" in message and "100,000 bytes to train and 10,000 in each held-out split" in message
 
 
-def test_a_few_large_files_are_told_that_files_are_held_out(tmp_path: Path, cache: Path) -> None:
+def test_of_a_few_large_files_the_end_is_held_out(tmp_path: Path, cache: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(text(500_000))
-    message = refusal(tmp_path, cache)
-    assert "more and smaller files" in message and " 0 bytes" in message
+    corpus = prepare(of(tmp_path), cache)
+    assert b"".join(split_bytes(corpus).values()) == text(500_000) + b"\n" + text(500_000)
+    assert min(corpus.sizes.values()) >= 50_000
 
 
 def test_a_name_that_is_no_utf8_is_a_name(folder: Path, cache: Path) -> None:
@@ -224,7 +225,7 @@ def test_an_unchanged_cache_is_not_written_again(folder: Path, cache: Path) -> N
     before = {path.name: path.stat().st_mtime_ns for path in stored.iterdir()}
     prepare(of(folder), cache)
     assert {path.name: path.stat().st_mtime_ns for path in stored.iterdir()} == before
-    assert set(before) == {"train.bin", "validation.bin", "test.bin", "corpus.json"}
+    assert set(before) == {*(f"{split}.bin" for split in SPLITS), "corpus.json"}
 
 
 @pytest.mark.parametrize("file", ["train.bin", "validation.bin", "test.bin", "corpus.json"])

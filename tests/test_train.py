@@ -14,7 +14,7 @@ from flax import nnx
 from nas.loading import load_mixer
 from nas.model import LanguageModel, bits_per_token, count_params
 from nas.settings import ModelSettings, TrainSettings
-from nas.tasks.corpus import bigram_bits_per_byte
+from nas.tasks.corpus import bigram_bits_per_byte, read_bytes
 from nas.train import (
     batches,
     complete_checkpoints,
@@ -53,7 +53,8 @@ class TokenMixer(nnx.Module):
 
 def run(source, corpus, folder, settings=SHORT, rungs=(6, 12, 24), floor=None):
     sent = []
-    result = train(source, TINY, settings, corpus, 8, rungs, floor, folder, sent.append)
+    data = {split: read_bytes(corpus.file(split)) for split in ("train", "validation")}
+    result = train(source, TINY, settings, data, 8, rungs, floor, folder, sent.append)
     return result, [message["rung"] for message in sent]
 
 

@@ -48,6 +48,7 @@ def run(source, box, corpus, folder, gated=True, seconds=30.0):
         gate=gate if gated else None,
         rungs=rung_steps(settings),
         floored=False,
+        contends_below=None,
         seed=0,
         folder=folder,
     )

@@ -1,11 +1,17 @@
-"""Text as bytes, split into train, validation and test *by file*, named by its SHA-256."""
+"""Text as bytes, split *by file* where there are enough of them, named by its SHA-256.
+
+Training processes see `train` and `validation`. Contenders are rescored on `reserve`, which no training process is
+given. `test` is for verification: no search touches it.
+"""
 
 import hashlib
 import json
+import lzma
 import os
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +19,11 @@ import numpy as np
 from nas.errors import UserError
 from nas.settings import CorpusSettings
 
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "reserve", "test")
 _SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib2to3"}
 _MIN_TRAIN_BYTES = 100_000
 _MIN_HELD_OUT_BYTES = 10_000
+_COMPRESSED_BYTES = 2**20  # of the validation split, to learn how well it can be compressed
 
 
 class CorpusError(UserError):
@@ -32,6 +39,7 @@ class Corpus:
       sizes: split -> bytes.
       bigram_bits_per_byte: what a bigram table of the training bytes reaches on validation: the floor under which a
         trained model must come.
+      compressed_bits_per_byte: what LZMA needs for the validation split: no small model gets far below it.
     """
 
     name: str
@@ -39,6 +47,7 @@ class Corpus:
     folder: str
     sizes: dict[str, int]
     bigram_bits_per_byte: float
+    compressed_bits_per_byte: float
 
     def require_windows(self, time: int) -> None:
         """Raises CorpusError if a split is shorter than one window of `time` bytes and the next byte."""
@@ -46,9 +55,17 @@ class Corpus:
         if self.sizes[short] <= time:
             raise CorpusError(f"the {short} split has {self.sizes[short]:,} bytes: too few for train.time={time}")
 
-    def read(self, split: str) -> np.ndarray:
-        """The bytes of one split, memory-mapped: uint8 [bytes]."""
-        return np.memmap(Path(self.folder) / f"{split}.bin", dtype=np.uint8, mode="r")
+    def file(self, split: str) -> Path:
+        """Where the bytes of one split are."""
+        return Path(self.folder) / f"{split}.bin"
+
+
+def read_bytes(file: Path | int) -> np.ndarray:
+    """A file, or an open descriptor of one, memory-mapped: uint8 [bytes]."""
+    if isinstance(file, int):
+        with os.fdopen(os.dup(file), "rb") as opened:
+            return np.memmap(opened, dtype=np.uint8, mode="r")
+    return np.memmap(file, dtype=np.uint8, mode="r")
 
 
 def prepare(settings: CorpusSettings, cache: Path) -> Corpus:
@@ -57,12 +74,10 @@ def prepare(settings: CorpusSettings, cache: Path) -> Corpus:
     Raises:
       CorpusError: if the text is missing, unreadable, not UTF-8 or too small.
     """
-    splits: dict[str, list[bytes]] = {split: [] for split in SPLITS}
-    for key, content in _files(settings):
-        splits[_split_of(key)].append(content)
-    if settings.kind == "text" and sum(map(len, splits.values())) == 1:
-        splits = _split_one_file(next(part[0] for part in splits.values() if part))
-    joined = {split: b"\n".join(parts) for split, parts in splits.items()}
+    files = list(_files(settings))
+    joined = {split: b"\n".join(text for key, text in files if _split_of(key) == split) for split in SPLITS}
+    if _too_small(joined):  # too few files to hold whole ones out
+        joined = _split_at_the_end(b"\n".join(text for _, text in files))
     _check_sizes(settings, joined)
     return _store(settings.kind, joined, cache)
 
@@ -96,15 +111,19 @@ def _files(settings: CorpusSettings) -> Iterator[tuple[str, bytes]]:
 
 
 def _split_of(key: str) -> str:
-    """Nine files in ten train; the rest are held out. By name, so that a new file moves no other one."""
+    """17 files in 20 train; the rest are held out. By name, so that a new file moves no other one."""
     bucket = hashlib.sha256(os.fsencode(key)).digest()[0] % 20  # a name need not be UTF-8
-    return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
+    return {0: "test", 1: "validation", 2: "reserve"}.get(bucket, "train")
 
 
-def _split_one_file(content: bytes) -> dict[str, list[bytes]]:
-    """A single file can't be split by file: its last tenth is held out."""
-    first, second = int(len(content) * 0.9), int(len(content) * 0.95)
-    return {"train": [content[:first]], "validation": [content[first:second]], "test": [content[second:]]}
+def _split_at_the_end(content: bytes) -> dict[str, bytes]:
+    """The last 15 % of the text are held out."""
+    ends = [int(len(content) * share) for share in (0, 0.85, 0.9, 0.95, 1)]
+    return {split: content[start:end] for split, (start, end) in zip(SPLITS, pairwise(ends), strict=True)}
+
+
+def _too_small(joined: Mapping[str, bytes]) -> bool:
+    return len(joined["train"]) < _MIN_TRAIN_BYTES or min(len(joined[s]) for s in SPLITS[1:]) < _MIN_HELD_OUT_BYTES
 
 
 def _check_sizes(settings: CorpusSettings, joined: dict[str, bytes]) -> None:
@@ -112,11 +131,11 @@ def _check_sizes(settings: CorpusSettings, joined: dict[str, bytes]) -> None:
     total = sum(map(len, joined.values()))
     if not total:
         raise CorpusError(f"the corpus ({where}) is empty: give a text of at least 0.2 MB")
-    if len(joined["train"]) < _MIN_TRAIN_BYTES or min(len(joined[s]) for s in SPLITS[1:]) < _MIN_HELD_OUT_BYTES:
+    if _too_small(joined):
         sizes = ", ".join(f"{split} {len(joined[split]):,} bytes" for split in SPLITS)
         raise CorpusError(
             f"the corpus ({where}) is too small ({sizes}): it needs {_MIN_TRAIN_BYTES:,} bytes to train and "
-            f"{_MIN_HELD_OUT_BYTES:,} in each held-out split, so give more text, or more and smaller files"
+            f"{_MIN_HELD_OUT_BYTES:,} in each held-out split, so give more text"
         )
 
 
@@ -133,6 +152,7 @@ def _store(name: str, joined: dict[str, bytes], cache: Path) -> Corpus:
         folder=str(folder),
         sizes={split: len(joined[split]) for split in SPLITS},
         bigram_bits_per_byte=bigram_bits_per_byte(train, validation),
+        compressed_bits_per_byte=compressed_bits_per_byte(joined["validation"]),
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -150,6 +170,7 @@ def _put(path: Path, content: bytes) -> None:
         return
     temporary = path.with_suffix(f".{os.getpid()}.partial")
     temporary.write_bytes(content)
+    temporary.chmod(0o444)  # whoever is handed it open could open it again, to write
     temporary.replace(path)
 
 
@@ -159,3 +180,9 @@ def bigram_bits_per_byte(train: np.ndarray, held_out: np.ndarray) -> float:
     counts = np.bincount(pairs, minlength=65536).reshape(256, 256) + 1 / 256
     log2 = np.log2(counts / counts.sum(axis=1, keepdims=True))
     return float(-log2[held_out[:-1], held_out[1:]].mean())
+
+
+def compressed_bits_per_byte(text: bytes) -> float:
+    """Bits of LZMA per byte of the beginning of `text`."""
+    beginning = text[:_COMPRESSED_BYTES]
+    return 8 * len(lzma.compress(beginning)) / len(beginning)

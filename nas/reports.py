@@ -1,0 +1,93 @@
+"""What contained processes may report, and nothing else: each report is checked against its shape before it is used.
+
+A candidate that breaks out of its code can send anything in these places: numbers that are none, words without end.
+"""
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from nas.gate.settings import CHECKS
+
+_MOST_LETTERS = 2000
+
+Number = Annotated[float, Field(ge=-1e30, le=1e30, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=10**18)]
+Words = Annotated[str, AfterValidator(lambda text: text[:_MOST_LETTERS])]
+
+
+def _checks(checks: dict[str, str]) -> dict[str, str]:
+    if tuple(checks) != CHECKS:
+        raise ValueError("other checks than the gate's")
+    return checks
+
+
+class Report(BaseModel):
+    """Strict: True is no number, "1" is none either. What it has beside its fields is dropped."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+class Measured(Report):
+    """A rung of a training."""
+
+    step: Annotated[int, Field(ge=1, le=10**12)]
+    bits_per_byte: Number
+    stderr: Number
+    train_seconds: Number
+    tokens_per_second: Number
+    peak_bytes: Count
+    flops_per_token: Number
+    params: Count
+
+
+class Certified(Report):
+    """The gate's certificate."""
+
+    checks: Annotated[dict[str, Words], AfterValidator(_checks)]
+    flops_per_token: Number
+    params: Count
+    state_bytes: Count | None
+    exponents: Annotated[dict[Annotated[str, Field(max_length=40)], Number], Field(max_length=10)]
+    fingerprint: Annotated[str, Field(max_length=64)]
+
+
+class Refused(Report):
+    """The gate's rejection."""
+
+    check: Annotated[str, Field(pattern=f"^({'|'.join(CHECKS)})$")]
+    reason: Words
+
+
+class Ended(Report):
+    """A training that ended before its budget, by its own measurements."""
+
+    cause: Annotated[str, Field(pattern="^(diverged|floor)$")]
+    reason: Words
+
+
+class Exported(Report):
+    """A candidate's program, in base64, and the names of its parameters."""
+
+    program: str
+    names: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=10_000)]
+
+
+class Scored(Report):
+    """What a checkpoint is worth."""
+
+    bits_per_byte: Number
+    held_out_bits_per_byte: Number
+    held_out_stderr: Number
+    fault: Words | None
+
+
+Kind = TypeVar("Kind", bound=Report)
+
+
+def read(kind: type[Kind], sent: Any) -> Kind | None:
+    """`sent` as a report of this kind; None if it is none."""
+    try:
+        return kind.model_validate(sent)
+    except ValidationError:
+        return None

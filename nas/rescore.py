@@ -1,0 +1,182 @@
+"""What a checkpoint is really worth, measured by a process that runs no line of the candidate.
+
+Code under test can forge whatever its own process measures. So two contained processes share the work: the first
+traces the candidate's model and hands over the traced program (StableHLO, by `jax.export`); the second, which never
+sees the source, restores the parameters from the checkpoint, runs the program on held-out bytes and computes the loss
+itself. In passing it looks whether the certificate still holds with the parameters that training found, on real text:
+a leak behind a condition that no drawn parameters met shows here.
+"""
+
+import base64
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import nnx
+from jax import export
+
+from nas.loading import load_mixer
+from nas.model import VOCABULARY, LanguageModel, expected_params
+from nas.settings import ModelSettings
+from nas.tasks.corpus import read_bytes
+from nas.train import compiler_options, evaluate_windows, held_out_windows
+
+Program = Callable[[Sequence[Any], Any], jax.Array]
+Send = Callable[[dict[str, Any]], None]
+
+_MOST_PROGRAM_BYTES = 8 * 2**20
+_MOVED = 5e-3  # nats of any byte's log-probability: far above rounding, far below what makes a loss better
+_CUT_RUNS = 24
+# Targets of custom calls that are numerical routines of JAX; a call back into Python is none.
+_ROUTINES = re.compile(r"(lapack|cu|hip|ducc|dynamic_ducc)\w+|Sharding|(Approx)?TopK|mhlo\.\w+|Eigh|Qr|Lu\w+")
+
+
+# In the first process: from source to program.
+
+
+def export_boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
+    """{"program": base64 of the exported forward pass, "names": its parameters in order}.
+
+    The program is a function of (parameters, tokens uint8 [batch, time]) -> logits float32 [batch, time, vocabulary].
+    """
+    settings = ModelSettings(**arguments["model"])
+    mixer = load_mixer(arguments["source"])
+
+    def create() -> LanguageModel:
+        return LanguageModel(mixer, settings, rngs=nnx.Rngs(arguments["seed"]))
+
+    split: Any = nnx.split  # its overloads do not know `...`
+    graph, params, rest = split(nnx.eval_shape(create), nnx.Param, ...)
+    if jax.tree.leaves(rest):  # constants of the candidate
+        rest = jax.jit(lambda: split(create(), nnx.Param, ...)[2])()
+    leaves, tree = jax.tree.flatten(params)
+
+    def program(leaves: Sequence[Any], tokens: jax.Array) -> jax.Array:
+        model = nnx.merge(graph, jax.tree.unflatten(tree, leaves), rest)
+        return model(tokens.astype(jnp.int32)).astype(jnp.float32)
+
+    tokens = jax.ShapeDtypeStruct((arguments["batch"], arguments["time"]), jnp.uint8)
+    exported = export.export(jax.jit(program))([jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves], tokens)
+    names = [_name(path) for path, _ in jax.tree.leaves_with_path(nnx.to_pure_dict(params))]
+    return {"program": base64.b64encode(exported.serialize()).decode(), "names": names}
+
+
+# In the second process: from program and checkpoint to numbers.
+
+
+def score_boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
+    """{"bits_per_byte", "held_out_bits_per_byte", "held_out_stderr", "fault"}.
+
+    The first is on the windows that training measured on, the next two on the split "reserve". `fault` is a sentence
+    where the certificate no longer holds, else None.
+    """
+    settings = ModelSettings(**arguments["model"])
+    batch, time, windows = arguments["batch"], arguments["time"], arguments["validation_windows"]
+    params = _restored(Path(arguments["checkpoint"]), arguments["names"])
+    program = _loaded(base64.b64decode(arguments["program"]), params, batch, time)
+    data = {split: read_bytes(descriptor) for split, descriptor in arguments["files"].items()}
+    texts = {split: held_out_windows(bytes_, windows, time) for split, bytes_ in data.items()}
+    measured = {
+        split: evaluate_windows(_bits_per_window(program), params, text, batch) for split, text in texts.items()
+    }
+    held_out = measured["reserve"]
+    return {
+        "bits_per_byte": float(measured["validation"].mean()),
+        "held_out_bits_per_byte": float(held_out.mean()),
+        "held_out_stderr": float(held_out.std(ddof=1) / np.sqrt(len(held_out))),
+        "fault": _wrong_size(params, settings) or _uncertified(program, params, texts["reserve"], batch, time),
+    }
+
+
+def _restored(checkpoint: Path, names: Sequence[str]) -> list[jax.Array]:
+    """The checkpoint's parameters, in the order of `names`."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        state = checkpointer.restore(checkpoint.absolute())
+    # A variable is stored as {"value": array}.
+    found = {_name(path).removesuffix("/value"): leaf for path, leaf in jax.tree.leaves_with_path(state["params"])}
+    if sorted(found) != sorted(names):
+        raise ValueError(f"the program has other parameters than the checkpoint: {sorted({*found} ^ {*names})[:3]}")
+    return [found[name] for name in names]
+
+
+def _loaded(serialized: bytes, params: Sequence[jax.Array], batch: int, time: int) -> Program:
+    """The program, if it is one of tokens and parameters to logits, and stays on the device.
+
+    It is given back with log-probabilities (nats) in the place of logits: what is added to all of them changes no loss.
+
+    Raises:
+      ValueError: if it is not.
+    """
+    if len(serialized) > _MOST_PROGRAM_BYTES:
+        raise ValueError(f"the program has {len(serialized):,} bytes, more than {_MOST_PROGRAM_BYTES:,}")
+    exported = export.deserialize(bytearray(serialized))
+    given = [(leaf.shape, leaf.dtype) for leaf in params] + [((batch, time), np.dtype("uint8"))]
+    if [(aval.shape, aval.dtype) for aval in exported.in_avals] != given:
+        raise ValueError("the program takes something else than the parameters and the tokens")
+    if [(aval.shape, aval.dtype) for aval in exported.out_avals] != [((batch, time, VOCABULARY), np.dtype("float32"))]:
+        raise ValueError("the program gives something else than logits")
+    called = set(re.findall(r"custom_call\s*@([\w.]+)", exported.mlir_module()))
+    if foreign := sorted(name for name in called if not _ROUTINES.fullmatch(name)):
+        raise ValueError(f"the program calls {foreign[0]}")
+    return jax.jit(
+        lambda params, tokens: jax.nn.log_softmax(exported.call(params, tokens)),
+        compiler_options=compiler_options(level=1),
+    )
+
+
+def _bits_per_window(program: Program) -> Callable[[Any, np.ndarray], jax.Array]:
+    """Mean bits of each next byte: float32 [windows]."""
+
+    def evaluate(params: Any, windows: np.ndarray) -> jax.Array:
+        log_probs = program(params, windows[:, :-1])
+        chosen = jnp.take_along_axis(log_probs, windows[:, 1:, None].astype(np.int32), axis=-1)[..., 0]
+        return -chosen.mean(axis=1) / jnp.log(2.0)
+
+    return evaluate
+
+
+# Whether the certificate still holds.
+
+
+def _wrong_size(params: Sequence[jax.Array], settings: ModelSettings) -> str | None:
+    size, (least, most) = sum(leaf.size for leaf in params), expected_params(settings)
+    if least <= size <= most:
+        return None
+    return f"the checkpoint has {size:,} parameters where the harness gives {least:,} to {most:,}"
+
+
+def _uncertified(program: Program, params: Any, windows: np.ndarray, batch: int, time: int) -> str | None:
+    """What no longer holds on real text: finite, the same again, causal, each batch element by itself."""
+    generator = np.random.default_rng(0)
+    rows = np.resize(windows[:, :-1], (batch, time))
+    first = np.asarray(program(params, rows))
+    if not np.isfinite(first).all():
+        return "log-probabilities are not finite on held-out text"
+    if np.abs(np.asarray(program(params, rows)) - first).max() > _MOVED:
+        return "the same text gives other log-probabilities the second time"
+    for run in range(_CUT_RUNS):
+        changed = rows.copy()
+        cuts = generator.integers(1, time, batch) if run else np.full(batch, time - 1)
+        for row, cut in enumerate(cuts):
+            changed[row, cut:] = generator.integers(0, 256, time - cut)
+        kept = run % batch
+        changed[kept], cuts[kept] = rows[kept], time  # this row stays: what moves in it came from the others
+        moved = np.abs(np.asarray(program(params, changed)) - first).max(axis=-1)
+        for row, cut in enumerate(cuts):
+            worst = int(np.argmax(moved[row, :cut]))
+            if not moved[row, worst] <= _MOVED:
+                seen = f"bytes from {cut} on" if row != kept else "the other batch elements"
+                return (
+                    f"after training, log-probabilities at {worst} moved by {moved[row, worst]:.1e} nats when {seen} "
+                    "changed"
+                )
+    return None
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
