@@ -6,9 +6,9 @@
 candidate. `flops(fn, *avals)` counts any JAX function. Importing this package imports no JAX; using either does.
 
     static     the source: imports, names, writes
-    contract   shapes, dtypes, finite values and gradients
-    causality  no output sees a later input
-    purity     nothing kept between calls, nothing shared within a batch
+    contract   shapes, dtypes, finite values and gradients, numbers in parameters alone; some mixing of time
+    causality  no output sees a later input, at any position of the shape that is trained
+    purity     nothing kept between calls, nothing shared within a batch, nothing outside touched
     parity     step over time = __call__
     cost       growth in time, FLOPs per token
     novelty    not a function that was tried before

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from nas.gate import causality, contract, cost, novelty, parity, purity, static
 from nas.gate.probe import Probe
-from nas.gate.settings import Fault, GateSettings
+from nas.gate.settings import Fault, GateSettings, one_line
 from nas.types import Certificate, Rejected
 
 
@@ -33,10 +33,11 @@ def inspect(source: str, settings: GateSettings, started: Callable[[str], None])
         checks["cost"], growth = cost.check(probe, settings)
         started("novelty")
         checks["novelty"], fingerprint = novelty.check(probe, settings)
+        purity.last(probe)
     except Fault as fault:
         return Rejected(fault.check, fault.reason)
     return Certificate(
-        checks=checks,
+        checks={name: one_line(seen) for name, seen in checks.items()},
         flops_per_token=growth.flops_per_token,
         params=probe.params,
         state_bytes=state_bytes,

@@ -5,20 +5,26 @@ XLA's own count takes a scan's body once; here it is multiplied by the trip coun
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
 from nas.gate.probe import Probe
+from nas.gate.program import inside
 from nas.gate.settings import Fault, GateSettings
 
-# Lengths far above any chunk: a quadratic term with a small factor shows only where it outgrows the linear one.
-LENGTHS = (512, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576)
+# Beside one, two and four times the training length: a quadratic term with a small factor shows only where it outgrows
+# the linear one.
+LENGTHS = (4096, 1_048_576)
+SHORTEST = 256  # below, the cost grows as the first chunk does
+SAME = 1.5  # the arithmetic per sequence of two batches: padding and segments differ, an exponent does not
+F32, BF16 = jnp.float32, jnp.bfloat16
 ENOUGH_OPERATIONS = 4_000  # a program this large was unrolled over time in Python: longer ones take too long to trace
 
 _FREE = frozenset(
@@ -85,12 +91,14 @@ class Cost:
       flops: arithmetic; a multiply-add is two.
       work: arithmetic and elements moved: what must not grow faster than time either.
       largest_bytes: of the largest intermediate.
+      peak_bytes: of all that is alive at once, where nothing is fused and each value goes after its last use.
       operations: equations in the program, loop bodies once.
     """
 
     flops: float = 0.0
     work: float = 0.0
     largest_bytes: float = 0.0
+    peak_bytes: float = 0.0
     operations: int = 0
 
     def then(self, other: "Cost", times: float = 1) -> "Cost":
@@ -98,6 +106,7 @@ class Cost:
             self.flops + times * other.flops,
             self.work + times * other.work,
             max(self.largest_bytes, other.largest_bytes),
+            max(self.peak_bytes, other.peak_bytes),
             self.operations + other.operations,
         )
 
@@ -125,27 +134,34 @@ def count(program: core.ClosedJaxpr) -> Cost:
 
 def _count(jaxpr: Any, seen: dict[int, Cost]) -> Cost:
     if id(jaxpr) not in seen:
-        cost = Cost()
-        for equation in jaxpr.eqns:
-            cost = cost.then(_equation(equation, seen))
+        cost, last = Cost(), _last_uses(jaxpr)
+        alive = sum(_bytes(var.aval) for var in (*jaxpr.invars, *jaxpr.constvars))
+        for index, equation in enumerate(jaxpr.eqns):
+            here = _equation(equation, seen)
+            given = sum(_bytes(atom.aval) for atom in equation.invars) if here.peak_bytes else 0.0
+            made = sum(_bytes(out.aval) for out in equation.outvars)
+            cost = cost.then(replace(here, peak_bytes=alive + max(made, here.peak_bytes - given)))
+            alive += made - sum(_bytes(var.aval) for var in last.get(index, ()))
         seen[id(jaxpr)] = cost
     return seen[id(jaxpr)]
 
 
-def _inner(value: Any) -> list[Any]:
-    """The jaxprs in one parameter of an equation."""
-    if isinstance(value, core.ClosedJaxpr):
-        return [value.jaxpr]
-    if isinstance(value, core.Jaxpr):
-        return [value]
-    if isinstance(value, tuple | list):
-        return [jaxpr for item in value for jaxpr in _inner(item)]
-    return []
+def _last_uses(jaxpr: Any) -> dict[int, list[Any]]:
+    """Index of an equation -> what nothing reads after it."""
+    last: dict[Any, int] = {}
+    for index, equation in enumerate(jaxpr.eqns):
+        last |= {atom: index for atom in (*equation.invars, *equation.outvars) if not isinstance(atom, core.Literal)}
+    kept = {atom for atom in jaxpr.outvars if not isinstance(atom, core.Literal)}
+    going: dict[int, list[Any]] = {}
+    for atom, index in last.items():
+        if atom not in kept:
+            going.setdefault(index, []).append(atom)
+    return going
 
 
 def _equation(equation: Any, seen: dict[int, Cost]) -> Cost:
     name, params = equation.primitive.name, equation.params
-    here = Cost(0.0, 0.0, max((_bytes(out.aval) for out in equation.outvars), default=0.0), 1)
+    here = Cost(largest_bytes=max((_bytes(out.aval) for out in equation.outvars), default=0.0), operations=1)
     if name == "while":
         raise UnknownTripCount("a `while` loop has no static trip count: use lax.scan, or fori_loop with static bounds")
     if name == "scan":
@@ -157,6 +173,7 @@ def _equation(equation: Any, seen: dict[int, Cost]) -> Cost:
                 max(branch.flops for branch in branches),
                 max(branch.work for branch in branches),
                 max(branch.largest_bytes for branch in branches),
+                max(branch.peak_bytes for branch in branches),
                 sum(branch.operations for branch in branches),
             )
         )
@@ -166,12 +183,12 @@ def _equation(equation: Any, seen: dict[int, Cost]) -> Cost:
         return here.then(_count(params["call_jaxpr"].jaxpr, seen))
     if name == "custom_linear_solve":  # its other programs are for the derivative
         return here.then(_count(params["jaxprs"].solve.jaxpr, seen))
-    if name not in _ARITHMETIC and (jaxprs := [jaxpr for value in params.values() for jaxpr in _inner(value)]):
+    if name not in _ARITHMETIC and (jaxprs := inside(equation)):
         for jaxpr in jaxprs:  # jit, remat, closed_call: each run once
             here = here.then(_count(jaxpr, seen))
         return here
     done, moved = _leaf(name, equation)
-    return Cost(done, done + moved, here.largest_bytes, 1)
+    return replace(here, flops=done, work=done + moved)
 
 
 def _size(aval: Any) -> float:
@@ -289,38 +306,60 @@ def check(probe: Probe, settings: GateSettings) -> tuple[str, Growth]:
             f"{growth.flops_per_token:,.0f} FLOPs per token at time {settings.train_time}, more than {limit:,.0f}",
         )
     seen = (
-        f"FLOPs grow with exponent {growth.flops:.2f}, the largest intermediate with {growth.memory:.2f}, "
+        f"arithmetic grows with exponent {growth.flops:.2f}, memory with {growth.memory:.2f}, "
         f"up to time {growth.longest}; {growth.flops_per_token:,.0f} FLOPs per token at time {settings.train_time}"
     )
     return seen, growth
 
 
 def _growth(probe: Probe, settings: GateSettings) -> Growth:
-    train = count(probe.program(settings.train_time, batch=1))
+    """Of what is trained: at its batch, from its length on, so that the lengths overlap with those that were run."""
+    batch, train = probe.rows, count(probe.program(settings.train_time, batch=probe.rows))
+    start = max(SHORTEST, 1 << (settings.train_time.bit_length() - 1))
+    near = (start, 2 * start, 4 * start)
     costs: dict[int, Cost] = {}
-    for time in LENGTHS:
-        costs[time] = count(probe.program(time, batch=1))
-        if time >= 4096:  # an obvious quadratic is not traced any further
+    for time in (*near, *(length for length in LENGTHS if length > near[-1])):
+        costs[time] = count(probe.program(time, batch=batch))
+        if len(costs) >= 4:  # an obvious quadratic is not traced any further
             _judge(costs, settings)
             if costs[time].operations > ENOUGH_OPERATIONS:
                 break
-    unrolled = costs[4096].operations > 2 * costs[512].operations
-    backward = {time: count(probe.gradient_program(time)) for time in ((512, 1024) if unrolled else (65_536, 262_144))}
+    _judge(costs, settings)
+    _per_sequence(probe, settings, train)
+    unrolled = costs[max(costs)].operations > 2 * costs[start].operations
+    far = 2 * start if unrolled else max(65_536, 4 * start)
+    first = max(SHORTEST, settings.train_time)
+    backward = {time: count(probe.gradient_program(time, batch=batch)) for time in (first, far)}
     _judge(backward, settings, "backward pass")
     return Growth(
         flops=_slope(costs, "work"),
-        memory=_slope(costs, "largest_bytes"),
-        flops_per_token=train.flops / settings.train_time,
+        memory=_slope(costs, "peak_bytes"),
+        flops_per_token=train.flops / settings.train_time / batch,
         longest=max(costs),
     )
 
 
+def _per_sequence(probe: Probe, settings: GateSettings, train: Cost) -> None:
+    """One sequence costs what it costs in a batch, and in bfloat16 what it costs in float32."""
+    time = settings.train_time
+    alone = count(probe.program(time, batch=1)).flops
+    in_batch = train.flops / probe.rows
+    few, crowd = (count(probe.program(probe.short, batch=rows)).flops / rows for rows in (probe.rows, probe.crowd))
+    long, long_narrow = (count(probe.gradient_program(probe.long, dtype=dtype)).flops for dtype in (F32, BF16))
+    for cost, least, words in (
+        (in_batch, alone, f"in a batch of {probe.rows} it does {{:.2f}} times the arithmetic of a batch of 1"),
+        (crowd, few, f"in a batch of {probe.crowd} it does {{:.2f}} times that of a batch of {probe.rows}"),
+        (long_narrow, long, "in bfloat16 it does {:.2f} times the arithmetic of float32"),
+    ):
+        if cost > SAME * least:
+            raise Fault("cost", f"{words.format(cost / least)} per sequence (at most {SAME})")
+
+
 def _slope(costs: dict[int, Cost], attribute: str) -> float:
-    """The largest exponent between neighbours among the last four lengths."""
-    times = sorted(costs)[-4:]
+    """The largest exponent between neighbours."""
     return max(
         math.log(max(getattr(costs[b], attribute), 1.0) / max(getattr(costs[a], attribute), 1.0)) / math.log(b / a)
-        for a, b in pairwise(times)
+        for a, b in pairwise(sorted(costs))
     )
 
 
@@ -329,11 +368,12 @@ def _judge(costs: dict[int, Cost], settings: GateSettings, what: str = "forward 
         ("flops", "FLOPs"),
         ("work", "arithmetic and moved elements"),
         ("largest_bytes", "the largest intermediate"),
+        ("peak_bytes", "memory"),
     ):
         exponent = _slope(costs, attribute)
         if exponent > settings.max_exponent:
             raise Fault(
                 "cost",
                 f"{words} of the {what} grow with exponent {exponent:.2f} in time (at most {settings.max_exponent}) "
-                f"up to time {max(costs)}",
+                f"between times {min(costs)} and {max(costs)}",
             )

@@ -34,10 +34,10 @@ def check(probe: Probe, settings: GateSettings) -> tuple[str, str]:
 
 def fingerprint(probe: Probe) -> str:
     """Sixteen hexadecimal digits; of the source where the function has no finite values to go by."""
-    shape = (probe.rows[probe.short], probe.short, probe.settings.width)
+    shape = (probe.rows, probe.train, probe.settings.width)
     generator = np.random.default_rng(0)
-    x = np.repeat(generator.standard_normal((1, *shape[1:])), shape[0], axis=0).astype(np.float32)
-    directions = generator.standard_normal((PROJECTIONS, probe.short * probe.settings.width))
+    x = generator.standard_normal((1, *shape[1:])).repeat(probe.rows, axis=0).astype(np.float32)
+    directions = generator.standard_normal((PROJECTIONS, probe.train * probe.settings.width))
 
     def project(params: list[np.ndarray]) -> np.ndarray | None:
         y = probe.forward(params, x)[0].astype(np.float64).ravel()

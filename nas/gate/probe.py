@@ -1,59 +1,96 @@
-"""A candidate, loaded and compiled once for all checks.
+"""A candidate, loaded and traced once for all checks.
 
 Everything a candidate computes is computed here, traced and never eagerly: so it is trained too. Few shapes are
-compiled, each once, with parameters as arguments; all other lengths are traced only. The compiler is told to hurry:
-compiling is what a verdict waits for, not running.
+compiled, each once, with parameters as arguments; all other lengths are traced only. Where a program runs a few times
+the compiler is told to hurry: compiling is what a verdict waits for. The program at the training shape, [train_batch,
+train_time], runs hundreds of times and is compiled as for training.
 """
 
 import functools
 import linecache
+import re
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.extend import core
 
+from nas.gate import program as programs
 from nas.gate.double import NoDouble, in_double
-from nas.gate.settings import Fault, GateSettings
+from nas.gate.settings import Fault, GateSettings, one_line
 from nas.gate.watch import Watch
 from nas.loading import ContractError, load_mixer
 from nas.types import source_id
 
-# Measured on a gated delta net, one core, forward and backward at time 256: 3.3 s by default, 0.8 s with these.
-HURRY: dict[str, str | bool] = {"xla_backend_optimization_level": "0", "xla_cpu_use_fusion_emitters": False}
+# Measured on a gated delta net at [4, 256, 64], one core: 0.11 s to compile and 9 ms to run, against 0.38 s and 2 ms.
+# Code that is split over threads takes a third longer on one.
+HURRY: dict[str, Any] = {
+    "xla_backend_optimization_level": "0",
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+OFTEN: dict[str, Any] = {**HURRY, "xla_backend_optimization_level": "1"}
+
+# What the inputs are like: a leak may open for some alone. A mixer sits behind an RMSNorm ("normed"), and the first
+# one sees the same few embeddings again and again ("words").
+KINDS = ("plain", "normed", "words", "small", "large", "shifted")
+_SCALES = {"small": 0.1, "large": 10.0}
+_WORDS = 8
+_ROWS_TOKENS = 65_536  # of one run at the training length: above it fewer rows than the training batch are run
+_CROWD = 17  # a batch that no check uses otherwise, and larger than those of small searches
 
 
 class Probe:
     """One candidate at `settings`' shapes, with drawn parameters and compiled programs.
 
     Attributes:
-      train: training length; `short` and `long` frame it and are multiples of no chunk.
-      rows: time -> batch size of the program compiled for it.
+      train: training length; `short` and `long` frame it, are multiples of no chunk, and `long` differs by candidate.
+      rows: sequences at the training length: the training batch, where that is affordable.
+      crowd: sequences at the short length: more than in training.
       initial, near, bold: flat parameters as initialised; all moved off their initial values; all drawn anew, large.
+      up, down: all parameters moved far to one side: what a threshold keeps shut opens in one of them.
+      kept: numbers that the mixer keeps in other variables than `nnx.Param`.
     """
 
     def __init__(self, source: str, settings: GateSettings):
         self.source, self.settings = source, settings
         self.filename = f"candidate_{source_id(source)}.py"
+        digest = int(source_id(source), 16)
         self.train = settings.train_time
-        self.short, self.long = 3 * self.train // 8 + 1, 2 * self.train + 1
-        self.rows = {self.short: 6, self.train: max(4, min(16, 8192 // self.train)), self.long: 4}
+        self.short, self.long = 3 * self.train // 8 + 1, 4 * self.train + 1 + 2 * (digest % 16)
+        self.rows = max(1, min(settings.train_batch, _ROWS_TOKENS // self.train))
+        self.crowd = max(_CROWD, 2 * settings.train_batch + 1)
         self.state_writes: set[str] = set()
         self.watch: Watch | None = None
-        self.generator = np.random.default_rng(int(source_id(source), 16))
+        self.generator = np.random.default_rng(digest)
         self._compiled: dict[Any, Any] = {}
-        self._programs: dict[Any, core.ClosedJaxpr] = {}
+        self._traces: dict[Any, Any] = {}
+        outside = Watch()
         with self.candidate():
             self.mixer = load_mixer(source)
         module = self._globals()
         self._construct()
         with self.candidate():  # it asks the candidate's objects for their repr
-            self.watch = Watch(module, self.graph)
+            outside.add(module, self.graph)
+        self.watch = outside
+        self.see_unchanged()
+
+    def see_unchanged(self) -> None:
+        """Nothing that the candidate could write to is another than before.
+
+        Raises:
+          Fault: of `purity`, naming what changed.
+        """
+        with self.candidate("purity"):
+            changed = self.watch.changed() if self.watch is not None else None
+        if changed:
+            raise Fault("purity", f"a call changed {changed}")
 
     # The candidate's failures.
 
@@ -67,6 +104,9 @@ class Probe:
         except jax.errors.UnexpectedTracerError as error:
             where = self._where(error)
             raise Fault("purity", f"a value of one call was kept and used in another{where}") from None
+        except flax.errors.TraceContextError as error:
+            where = self._where(error)
+            raise Fault("purity", f"a call writes to a variable that was made outside of it{where}") from None
         except ContractError as error:  # from nas.loading
             raise Fault("contract", str(error)) from None
         except BaseException as error:
@@ -104,23 +144,43 @@ class Probe:
         def build() -> Any:
             module = self.mixer(settings.width, settings.heads, rngs=nnx.Rngs(0))
             graph, params, rest = _split(module)
+            _plain_variables(module)
             self.graph, self.tree = graph, jax.tree.structure((params, rest))
             self.names = [".".join(map(str, path)) for path, _ in nnx.to_flat_state(params)]
-            return jax.tree.leaves(params), jax.tree.leaves(rest)
+            self.params_count = len(jax.tree.leaves(params))
+            return jax.tree.leaves((params, rest))
 
         with self.candidate():
-            initial, rest = self._compile(build)()
+            built = jax.jit(lambda: build()).trace()
+            graph = self.graph
+            again = jax.jit(lambda: build()).trace()
+        programs.check(built.jaxpr, "construction")
+        if graph != self.graph or text_of(built.jaxpr) != text_of(again.jaxpr):
+            raise Fault("purity", "constructed twice with the same seed, the mixer differs: keep nothing between calls")
+        with self.candidate():
+            leaves = _compile(built, HURRY)()
+        initial, rest = leaves[: self.params_count], leaves[self.params_count :]
         self.initial: list[np.ndarray] = [np.asarray(leaf) for leaf in initial]
         self.rest: list[np.ndarray] = [np.asarray(leaf) if _is_numeric(leaf) else leaf for leaf in rest]
         if not self.initial:
             raise Fault("contract", "the mixer has no parameters (nnx.Param)")
-        draw = self.generator.standard_normal
-        self.near, self.bold = [], []
+        self.near: list[np.ndarray] = []
+        self.bold: list[np.ndarray] = []
+        self.up: list[np.ndarray] = []
+        self.down: list[np.ndarray] = []
         for leaf in self.initial:
-            noise = [draw(leaf.shape).astype(np.float32) * fan_in_scale(leaf.shape) for _ in range(2)]
-            self.near.append((0.8 * leaf + noise[0]).astype(leaf.dtype))
-            self.bold.append((3 * noise[1]).astype(leaf.dtype))
+            scale = fan_in_scale(leaf.shape)
+            noise = [scale * self.noise(leaf.shape) for _ in range(3)]
+            far = 0.0 if leaf.ndim >= 2 else 2.0
+            for drawn, value in (
+                (self.near, 0.8 * leaf + noise[0]),
+                (self.bold, 3 * noise[1]),
+                (self.up, 1.5 * leaf + noise[2] + far),
+                (self.down, noise[2] - 0.5 * leaf - far),
+            ):
+                drawn.append(value.astype(leaf.dtype))
         self.params = sum(leaf.size for leaf in self.initial)
+        self.kept = sum(leaf.size for leaf in self.rest if _is_numeric(leaf))
 
     def shapes_at(self, width: int, heads: int, time: int) -> Any:
         """The abstract output at another width and number of heads."""
@@ -134,7 +194,7 @@ class Probe:
     def module(self, params: list[Any], rest: list[Any]) -> Any:
         return nnx.merge(self.graph, *jax.tree.unflatten(self.tree, [*params, *rest]))
 
-    # Programs.
+    # The candidate as functions.
 
     def apply(self, params: list[Any], rest: list[Any], x: Any) -> Any:
         """The candidate's forward pass as a function; notes what it writes to itself."""
@@ -168,113 +228,122 @@ class Probe:
 
     def _pull_back(self, params: list[Any], rest: list[Any], x: Any, cotangent: Any) -> Any:
         y, back = jax.vjp(lambda params, x: self.apply(params, rest, x), params, x)
-        return (y, *back(cotangent))
+        return (y, *back(cotangent.astype(y.dtype)))
+
+    # Programs: traced, abstract, so that any length costs the same; and compiled, few.
+
+    def _trace(self, name: str, *avals: Any, fresh: bool = False) -> Any:
+        functions = {"forward": self.apply, "gradients": self._pull_back, "decode": self.decode}
+        key = (name, *((aval.shape, jnp.dtype(aval.dtype)) for aval in avals))
+        if fresh or key not in self._traces:
+            function: Any = functions[name]
+            with self.candidate("parity" if name == "decode" else "contract"):
+                trace = jax.jit(lambda *args: function(*args)).trace(self.initial, self.rest, *avals)
+            words = {"forward": "program", "gradients": "gradient's program", "decode": "program of `step`"}
+            programs.check(trace.jaxpr, words[name])
+            self._traces.setdefault(key, trace)
+            return trace
+        return self._traces[key]
 
     def _x(self, time: int, batch: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((batch, time, self.settings.width), dtype)
 
     def program(self, time: int, batch: int = 1, dtype: Any = jnp.float32, fresh: bool = False) -> core.ClosedJaxpr:
-        """The forward pass, traced: abstract, so that any length costs the same. `fresh` traces it again."""
-        key = (time, batch, jnp.dtype(dtype))
-        if fresh or key not in self._programs:
+        """The forward pass. `fresh` traces it again."""
+        return self._trace("forward", self._x(time, batch, dtype), fresh=fresh).jaxpr
+
+    def gradient_program(self, time: int, batch: int = 1, dtype: Any = jnp.float32) -> core.ClosedJaxpr:
+        """Forward and backward pass."""
+        return self._trace("gradients", *[self._x(time, batch, dtype)] * 2).jaxpr
+
+    def step_program(self, time: int, batch: int) -> core.ClosedJaxpr:
+        """`step` over time."""
+        return self._trace("decode", self._x(time, batch)).jaxpr
+
+    def _run(self, name: str, params: list[Any], *arrays: np.ndarray, double: bool = False) -> Any:
+        """The outputs of a program, which is compiled where it is not yet: what runs is what was inspected."""
+        key = (name, double, *((array.shape, array.dtype) for array in arrays))
+        if double:
+            return self._run_double(key, self._trace(name, *arrays), [params, self.rest, *arrays])
+        if key not in self._compiled:
+            often = name == "forward" and arrays[0].shape[:2] == (self.rows, self.train)
+            trace = self._trace(name, *arrays)
             with self.candidate():
-                traced = jax.make_jaxpr(lambda *args: self.apply(*args))(
-                    self.initial, self.rest, self._x(time, batch, dtype)
-                )
-            self._programs.setdefault(key, traced)
-            return traced
-        return self._programs[key]
-
-    def gradient_program(self, time: int) -> core.ClosedJaxpr:
-        """Forward and backward pass, traced."""
+                self._compiled[key] = _compile(trace, OFTEN if often else HURRY)
         with self.candidate():
-            x = self._x(time, 1)
-            return jax.make_jaxpr(self._pull_back)(self.initial, self.rest, x, x)
-
-    def _compile(self, fn: Callable[..., Any], *avals: Any) -> Any:
-        lowered = jax.jit(fn).lower(*avals)
-        try:
-            return lowered.compile(compiler_options=HURRY)
-        except jax.errors.JaxRuntimeError as error:
-            if "compile option" not in str(error):
-                raise
-            return lowered.compile()  # another XLA, another set of options
-
-    def _run(self, name: str, fn: Callable[..., Any], params: list[Any], *arrays: np.ndarray) -> Any:
-        key = (name, arrays[0].shape)
-        with self.candidate():
-            if key not in self._compiled:
-                self._compiled[key] = self._compile(fn, params, self.rest, *arrays)
             return jax.tree.map(np.asarray, self._compiled[key](params, self.rest, *arrays))
 
-    def _run_double(self, name: str, fn: Callable[..., Any], params: list[Any], *arrays: np.ndarray) -> Any:
-        key = (name, arrays[0].shape, "double")
-        with self.candidate():
+    def _run_double(self, key: Any, trace: Any, arguments: list[Any]) -> Any:
+        wide = [_double(leaf) for leaf in jax.tree.leaves(arguments)]
+        with self.candidate(), jax.enable_x64(True):
             if key not in self._compiled:
-                program, shape = jax.make_jaxpr(lambda *args: fn(*args), return_shape=True)(params, self.rest, *arrays)
-                self._compiled[key] = in_double(program), jax.tree.structure(shape), {}
-            wide, tree, cache = self._compiled[key]
-            flat = [_double(leaf) for leaf in jax.tree.leaves((params, self.rest, *arrays))]
-            with jax.enable_x64(True):
-                if "run" not in cache:
-                    cache["run"] = self._compile(wide, *flat)
-                return jax.tree.map(np.asarray, jax.tree.unflatten(tree, cache["run"](*flat)))
+                self._compiled[key] = _compile(jax.jit(in_double(trace.jaxpr)).trace(*wide), HURRY)
+            outputs = [np.asarray(out) for out in self._compiled[key](*wide)]
+        return jax.tree.unflatten(jax.tree.structure(trace.out_info), outputs)
 
     def forward(self, params: list[Any], x: np.ndarray, double: bool = False) -> np.ndarray:
-        """[rows, time, width] -> the same."""
-        run = self._run_double if double else self._run
-        y: np.ndarray = run("forward", self.apply, params, x)
+        """[batch, time, width] -> the same."""
+        y: np.ndarray = self._run("forward", params, x, double=double)
         return y
 
-    def run_program(self, program: core.ClosedJaxpr, params: list[Any], x: np.ndarray) -> np.ndarray:
-        """A traced forward pass, run as it is."""
+    def run_again(self, params: list[Any], x: np.ndarray) -> np.ndarray:
+        """The forward pass, traced anew."""
+        trace = self._trace("forward", x, fresh=True)
         with self.candidate():
-            flat = [*jax.tree.leaves((params, self.rest)), x]
-            return np.asarray(self._compile(core.jaxpr_as_fun(program), *flat)(*flat)[0])
+            return np.asarray(_compile(trace, HURRY)(params, self.rest, x))
 
     def gradients(
         self, params: list[Any], x: np.ndarray, cotangent: np.ndarray, double: bool = False
     ) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
         """(output, gradients of the parameters, gradient of the input)."""
-        run = self._run_double if double else self._run
-        y, of_params, of_x = run("gradients", self._pull_back, params, x, cotangent)
+        y, of_params, of_x = self._run("gradients", params, x, cotangent, double=double)
         return y, of_params, of_x
 
     def decoded(self, params: list[Any], x: np.ndarray, double: bool = False) -> np.ndarray:
         """`step` over time."""
-        run = self._run_double if double else self._run
-        y: np.ndarray = run("decode", self.decode, params, x)
+        y: np.ndarray = self._run("decode", params, x, double=double)
         return y
 
     # Inputs.
 
-    @functools.cached_property
-    def base(self) -> np.ndarray:
-        """[long, width]: what every test's input is a prefix of."""
-        return self.noise((self.long, self.settings.width))
-
-    @functools.cached_property
-    def prefix_cotangents(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(input, cotangent, cuts): row i has random cotangents on the outputs before cuts[i] and none after."""
-        time, rows = self.train, max(4, self.rows[self.train] * 3 // 8)
-        others = self.generator.choice(np.arange(2, time - 1), size=rows - 2, replace=False)
-        cuts = np.sort(np.array([time - 1, 1, *others]))
-        x, cotangent = (self.noise((rows, time, self.settings.width)) for _ in range(2))
-        for row, cut in enumerate(cuts):
-            cotangent[row, cut:] = 0
-        return x, cotangent, cuts
-
-    @functools.cached_property
-    def near_gradients(self) -> tuple[list[np.ndarray], np.ndarray]:
-        """(gradients of the parameters, gradient of the input) of `prefix_cotangents` at `near`."""
-        x, cotangent, _ = self.prefix_cotangents
-        return self.gradients(self.near, x, cotangent)[1:]
+    def inputs(self, kind: str, batch: int, time: int) -> np.ndarray:
+        """[batch, time, width] of one of `KINDS`."""
+        x = self.noise((batch, time, self.settings.width))
+        if kind == "words":
+            vocabulary = normed(self.noise((_WORDS, self.settings.width)))
+            return vocabulary[self.generator.integers(_WORDS, size=(batch, time))]
+        if kind == "normed":
+            return normed(x)
+        if kind == "shifted":
+            return normed(x + 1)
+        return np.float32(_SCALES.get(kind, 1.0)) * x
 
     @functools.cache  # noqa: B019  (a probe lives as long as its verdict)
-    def base_output(self, time: int, double: bool = False) -> np.ndarray:
-        """[time, width]: the output for `base` up to `time`, at `near`."""
-        x = np.repeat(self.base[None, :time], self.rows[time], axis=0)
-        return self.forward(self.near, x, double=double)[0]
+    def base(self, kind: str) -> np.ndarray:
+        """[rows, train, width]: what the inputs of the tests are made from."""
+        return self.inputs(kind, self.rows, self.train)
+
+    @functools.cache  # noqa: B019
+    def stretched(self, kind: str) -> np.ndarray:
+        """[1, long, width]: the first row of `base`, and more of the kind."""
+        more = self.inputs(kind, 1, self.long - self.train)
+        return np.concatenate([self.base(kind)[:1], more], axis=1)
+
+    @functools.cache  # noqa: B019
+    def base_output(self, kind: str, double: bool = False) -> np.ndarray:
+        """[rows, train, width]: the outputs for `base`, at `near`."""
+        return self.forward(self.near, self.base(kind), double=double)
+
+    @functools.cache  # noqa: B019
+    def prefix_output(self, kind: str, time: int, double: bool = False) -> np.ndarray:
+        """[time, width]: the output for the first `time` tokens of `stretched`, at `near`."""
+        x = self.stretched(kind)[:, :time]
+        if time == self.train:
+            return self.base_output(kind, double)[0]
+        if time == self.long and not double:  # this program is there anyway
+            return self.gradients(self.near, x, np.ones_like(x))[0][0]
+        rows = self.crowd if time == self.short else 1
+        return self.forward(self.near, x.repeat(rows, axis=0), double=double)[0]
 
     def noise(self, shape: tuple[int, ...]) -> np.ndarray:
         return self.generator.standard_normal(shape).astype(np.float32)
@@ -285,6 +354,35 @@ def _split(module: Any) -> tuple[Any, Any, Any]:
     split: Any = nnx.split  # its overloads do not know `...`
     graph, params, rest = split(module, nnx.Param, ...)
     return graph, params, rest
+
+
+def _plain_variables(module: Any) -> None:
+    """Raises Fault if a variable is of a type that the candidate made: it could hide what it holds."""
+    for path, variable in nnx.to_flat_state(nnx.state(module)):
+        kind = type(variable)
+        if isinstance(variable, nnx.Variable) and not kind.__module__.startswith("flax."):
+            name = ".".join(map(str, path))
+            raise Fault("contract", f"`{name}` is a variable of its own type `{kind.__name__}`: use nnx.Param")
+
+
+def _compile(trace: Any, options: dict[str, Any]) -> Any:
+    lowered = trace.lower()
+    try:
+        return lowered.compile(compiler_options=options)
+    except jax.errors.JaxRuntimeError as error:
+        if "compile option" not in str(error):
+            raise
+        return lowered.compile()  # another XLA, another set of options
+
+
+def text_of(program: core.ClosedJaxpr) -> str:
+    """A program without the addresses of the functions it was made from."""
+    return re.sub(r"0x[0-9a-f]+", "", str(program))
+
+
+def normed(x: np.ndarray) -> np.ndarray:
+    """Each vector divided by its root mean square."""
+    return (x / np.sqrt(np.mean(np.square(x), axis=-1, keepdims=True))).astype(np.float32)
 
 
 def fan_in_scale(shape: tuple[int, ...]) -> float:
@@ -298,7 +396,7 @@ def describe_error(error: BaseException) -> str:
         lines = str(error).strip().splitlines()
     except BaseException:
         lines = ["its message cannot be printed"]
-    message = lines[0][:200] if lines else ""
+    message = one_line(lines[0], 200) if lines else ""
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 

@@ -1,14 +1,12 @@
 """A function of its input: nothing kept between calls, nothing shared within a batch, nothing written outside."""
 
 import functools
-import re
 from collections.abc import Callable
 
 import numpy as np
-from jax.extend import core
 
 from nas.gate.double import small_enough
-from nas.gate.probe import Probe, rms
+from nas.gate.probe import Probe, rms, text_of
 from nas.gate.settings import Fault
 
 
@@ -28,10 +26,7 @@ def _unwritten(probe: Probe) -> None:
         raise Fault(
             "purity", f"a call writes to {sorted(probe.state_writes)[0]} of the module: keep no state between calls"
         )
-    with probe.candidate("purity"):
-        changed = probe.watch.changed() if probe.watch is not None else None
-    if changed:
-        raise Fault("purity", f"a call changed {changed}")
+    probe.see_unchanged()
 
 
 def check(probe: Probe) -> str:
@@ -46,18 +41,34 @@ def check(probe: Probe) -> str:
     )
 
 
+def last(probe: Probe) -> None:
+    """After every other call: the first one again, traced and run, is what it was.
+
+    Raises:
+      Fault: of `purity`.
+    """
+    _unwritten(probe)
+    _traced_again(probe, probe.train, probe.rows)
+    first = probe.base_output("plain")
+    if not np.array_equal(first, probe.forward(probe.near, probe.base("plain")), equal_nan=True):
+        raise Fault("purity", f"the same input gives another output after other calls (time {probe.train})")
+
+
 def _same_again(probe: Probe) -> None:
     """By value from one compiled program, and by program from two traces."""
-    x = np.repeat(probe.base[None, : probe.short], probe.rows[probe.short], axis=0)
-    first, second = (probe.forward(probe.near, x) for _ in range(2))
+    first, second = (probe.forward(probe.near, probe.base("plain")) for _ in range(2))
     if not np.array_equal(first, second, equal_nan=True):
         moved = np.abs(first - second).max() / rms(first)
         raise Fault("purity", f"the same input gives another output the second time (by {moved:.1e}, relative)")
-    rows = probe.rows[probe.short]
-    before, after = probe.program(probe.short, batch=rows), probe.program(probe.short, batch=rows, fresh=True)
-    if _text(before) == _text(after) and all(map(np.array_equal, before.consts, after.consts)):
+    _traced_again(probe, probe.short, probe.crowd)
+
+
+def _traced_again(probe: Probe, time: int, batch: int) -> None:
+    before, after = probe.program(time, batch=batch), probe.program(time, batch=batch, fresh=True)
+    if text_of(before) == text_of(after) and all(map(np.array_equal, before.consts, after.consts)):
         return
-    again = probe.run_program(after, probe.near, x)
+    x = probe.stretched("plain")[:, :time].repeat(batch, axis=0)
+    first, again = probe.forward(probe.near, x), probe.run_again(probe.near, x)
     if not np.allclose(first, again, rtol=1e-5, atol=1e-5 * rms(first)):
         moved = np.abs(first - again).max() / rms(first)
         raise Fault(
@@ -65,15 +76,10 @@ def _same_again(probe: Probe) -> None:
         )
 
 
-def _text(program: core.ClosedJaxpr) -> str:
-    """A program without the addresses of the functions it was made from."""
-    return re.sub(r"0x[0-9a-f]+", "", str(program))
-
-
 def _batch(probe: Probe) -> None:
-    time, rows = probe.train, probe.rows[probe.train]
-    x = probe.noise((rows, time, probe.settings.width))
-    others = 3 * probe.noise(x.shape)
+    rows = max(2, probe.rows)
+    x = probe.inputs("plain", rows, probe.train)
+    others = 3 * probe.inputs("plain", rows, probe.train)
     kept = rows // 2
     others[kept] = x[kept]
     order = np.roll(np.arange(rows), 1)
