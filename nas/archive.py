@@ -26,7 +26,10 @@ class Archive:
         self._children: Counter[str] = Counter()
 
     def add(self, trial: Trial) -> None:
-        """Keeps a trained trial; others have nothing to keep. Repeats of a candidate tell the noise."""
+        """Keeps a trained trial; others have nothing to keep, and what is held must be nobody's parent.
+
+        Repeats of a candidate tell the noise.
+        """
         if not isinstance(trial.outcome, Fitness):
             return
         self._repeats.setdefault(trial.candidate.id, []).append(curve_of(trial))

@@ -17,7 +17,10 @@ FITNESS: dict[str, Score] = {"bits_per_byte": bits_per_byte}
 
 
 def fitness_of(measured: Mapping[str, Any], kind: str) -> Fitness | Crashed:
-    """The outcome of a trial whose last rung measured this; Crashed if a number of it is missing or not finite."""
+    """The outcome of a trial whose last rung measured this; Crashed if a number of it is missing or not finite.
+
+    The held-out scores are not read from it: it comes from a process that ran the candidate.
+    """
     score = FITNESS[kind]
     try:
         return Fitness(

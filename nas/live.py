@@ -26,8 +26,9 @@ _ERROR = re.compile(r"[\w.]+(Error|Exception)\b")  # how the last line of a trac
 class Progress:
     """What has happened so far, as the events told it."""
 
-    def __init__(self, trials: int):
+    def __init__(self, trials: int, review: str = "nas review"):
         self.trials = trials
+        self.review = review  # the command for held trials
         self.started = time.monotonic()
         self.ended = 0  # trials since then, copies left out
         self.outcomes: Counter[str] = Counter()
@@ -37,6 +38,7 @@ class Progress:
         self.rungs: dict[str, Event] = {}
         self.weights: dict[str, float] = {}
         self.credit: dict[str, dict[str, float]] = {}
+        self.waiting: dict[str, Event] = {}  # held trials that no person has decided on
         self.recent: list[str] = []
 
     def take(self, event: Event) -> str | None:
@@ -49,6 +51,10 @@ class Progress:
             self.rungs[event["trial"]] = event
         elif kind == "trial":
             return self._take_trial(event)
+        elif kind == "notice":
+            return self._kept(f"{printable(event['tripwire'])}: {printable(event['reason'])}")
+        elif kind == "review":
+            self._take_review(event)
         elif kind == "resume":
             self.started, self.ended = time.monotonic(), 0
         return None
@@ -60,13 +66,27 @@ class Progress:
         outcome, purpose = event["outcome"], event["purpose"]
         self.credit = event["credit"]
         if purpose == "search":
-            self.outcomes["stopped early" if event["stopped"] else outcome["kind"]] += 1
+            early = event["stopped"] and outcome["kind"] == "fitness"
+            self.outcomes["stopped early" if early else outcome["kind"]] += 1
             self.proposals += not duplicate
-        if outcome["kind"] == "fitness" and purpose != "confirm":
-            best = self.best.get(purpose)
-            if best is None or _order(event) < _order(best):
-                self.best[purpose] = event
-        line = f"{event['id']}  {title(event):40.40}  {describe(event)}"
+        if outcome["kind"] == "held":
+            self.waiting[event["id"]] = event
+            return self._kept(f"{event['id']} is {describe(event)}: {self.review}")
+        if outcome["kind"] == "fitness":
+            self._rank(event)
+        return self._kept(f"{event['id']}  {title(event):40.40}  {describe(event)}")
+
+    def _rank(self, event: Event) -> None:
+        best = self.best.get(event["purpose"])
+        if event["purpose"] != "confirm" and (best is None or _order(event) < _order(best)):
+            self.best[event["purpose"]] = event
+
+    def _take_review(self, event: Event) -> None:
+        held = self.waiting.pop(event["trial"], None)
+        if held and event["decision"] == "accept":
+            self._rank({**held, "outcome": {"kind": "fitness", **held["outcome"]["fitness"]}})
+
+    def _kept(self, line: str) -> str:
         self.recent = [*self.recent, line][-_RECENT:]
         return line
 
@@ -95,6 +115,8 @@ def describe(event: Event) -> str:
         return f"{outcome['bits_per_byte']:.3f} bits per byte{stopped}"
     if outcome["kind"] == "rejected":
         return f"rejected by {printable(outcome['check'])}: {_shortened(outcome['reason'])}"
+    if outcome["kind"] == "held":
+        return f"held: {printable(outcome['tripwire'])}: {_shortened(outcome['reason'])}"
     lines = outcome["reason"].strip().split("\n")
     errors = [line for line in lines if _ERROR.match(line)]  # below it JAX adds some lines about itself
     return f"crashed, {printable(outcome['cause'])}: {_shortened((errors or lines)[-1])}"
@@ -106,12 +128,18 @@ def _shortened(reason: str) -> str:
 
 
 class LiveView:
-    """Shows progress until the end of its `with` block. `write` takes events, from any thread."""
+    """Shows progress until the end of its `with` block. `write` takes events, from any thread.
 
-    def __init__(self, name: str, trials: int, console: Console | None = None):
+    Args:
+      name: of the search.
+      trials: candidates that it will propose.
+      review: the command by which a person decides on what is held.
+    """
+
+    def __init__(self, name: str, trials: int, console: Console | None = None, review: str = "nas review"):
         self._console = console or make_console()
         self._lock = threading.Lock()  # the view is drawn by a thread of its own
-        self._progress = Progress(trials)
+        self._progress = Progress(trials, review)
         self._name = name
         self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=2, transient=True)
 
@@ -154,9 +182,11 @@ class LiveView:
         bests = [
             f"best {purpose}: {describe(event)} ({title(event)})" for purpose, event in sorted(progress.best.items())
         ]
+        waiting = [Text(f"held: {', '.join(progress.waiting)}: {progress.review}")] if progress.waiting else []
         return Group(
             Text(head, style="bold"),
             Text(f"outcomes: {outcomes}"),
+            *waiting,
             *(Text(line) for line in bests),
             self._operators(),
             *(Text(f"running  {trial}  {self._state_of(trial)}", style="cyan") for trial in progress.running),

@@ -1,7 +1,8 @@
 """Which mutation operator to try next: the meta-learner.
 
 A policy gives the probability of each operator, so that every choice can be logged with it and policies can be compared
-off-line. Credit is the child's gain over its parent; a gain within the noise, a rejection and a crash are zero.
+off-line. Credit is the child's gain over its parent; a gain within the noise, a rejection and a crash are zero. What is
+held earns nothing either way until a person accepts it.
 """
 
 import math

@@ -3,16 +3,20 @@
 `ask` hands out trials: first the baselines and repeats of one of them for the noise, then proposals, at the end fresh
 seeds for the best candidate and the best baseline. `tell` takes outcomes. Every event goes to the journal before anyone
 else hears of it; a search is resumed by replaying its journal through the same code.
+
+What is too good is told as a score and kept as `Held` (see `nas.tripwires`): it is recorded, and spent its budget, but
+nothing is learned from it until the journal has a person's word (`nas review`), which counts from the next resume on.
 """
 
 import math
 import random
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
+from nas import tripwires
 from nas.archive import Archive
 from nas.errors import UserError
 from nas.journal import Event
@@ -26,6 +30,7 @@ from nas.types import (
     Cost,
     Crashed,
     Fitness,
+    Held,
     Outcome,
     Rejected,
     Rung,
@@ -68,6 +73,7 @@ class Search:
       space: what candidates are made of.
       record: takes an event, writes it to the journal and tells whoever listens.
       clock: seconds; for the wall-clock budget.
+      compressed_bits_per_byte: LZMA's, of the validation text; None: nobody is held for a loss below it.
     """
 
     def __init__(
@@ -76,6 +82,8 @@ class Search:
         space: SearchSpace,
         record: Callable[[Event], None],
         clock: Callable[[], float] = time.monotonic,
+        *,
+        compressed_bits_per_byte: float | None = None,
     ):
         self.settings = settings
         outside = {candidate.id for candidate in space.outside_references().values()}
@@ -90,6 +98,7 @@ class Search:
         self._policy = make_policy(settings.meta, list(self._operators))
         self._record = record
         self._clock = clock
+        self._compressed_bits_per_byte = compressed_bits_per_byte
         self._started = clock()
         self._lock = threading.RLock()
         self._asked = 0
@@ -101,6 +110,12 @@ class Search:
         self._seen: dict[str, str] = {}  # candidate id -> trial that tried it first
         self._rungs: dict[str, list[Rung]] = {}
         self._unfinished: list[Assignment] = []  # of an earlier, interrupted run
+        self._decided: set[str] = set()  # held trials that a person has accepted or refused
+        self._accepted: dict[str, Fitness] = {}  # of these, what was accepted: trial -> its score
+        window = settings.tripwire.collapse_window
+        self._last_families: deque[str] = deque(maxlen=window)  # of trained candidates
+        self._last_operators: deque[str] = deque(maxlen=window)  # of proposals
+        self._collapsed = False  # since the last notice
 
     # ask
 
@@ -268,6 +283,7 @@ class Search:
             self._proposed += 1
             self._proposals_left -= not duplicate
             self._copies = self._copies + 1 if duplicate else 0
+            self._last_operators.append(assignment.candidate.operator)
             self.archive.note_child(assignment.candidate)
         self._compared.add((assignment.candidate.id, assignment.budget.seed))
         self._seen.setdefault(assignment.candidate.id, assignment.trial)
@@ -295,26 +311,71 @@ class Search:
             self._rungs.setdefault(trial, []).append(rung)
 
     def tell(self, trial: Trial) -> None:
-        """A trial ended. Told twice, it counts once."""
+        """A trial ended. Told twice, it counts once. A score that trips a wire is held, and so recorded."""
         with self._lock:
             if trial.id in self.trials:
                 return
+            if held := self._held(trial):
+                trial = replace(trial, outcome=held)
             gain = self._learn(trial)
             self._record({"event": "trial", **trial_to_json(trial), "gain": gain, "credit": self._policy.credit()})
+            if collapse := self._new_collapse():
+                self._record_collapse(collapse)
+
+    def _held(self, trial: Trial) -> Held | None:
+        """What becomes of a score that is too good; None for any other outcome."""
+        fitness, settings = trial.outcome, self.settings.tripwire
+        if not isinstance(fitness, Fitness):
+            return None
+        if reason := tripwires.entropy(fitness, self._compressed_bits_per_byte, settings):
+            return Held("entropy", reason, fitness)
+        if trial.purpose != "search":  # a baseline is what others leap over, and a confirmation may confirm a leap
+            return None
+        if reason := tripwires.gap(fitness, self._trained_baselines(), settings):
+            return Held("rescore", reason, fitness)
+        if reason := tripwires.leap(fitness, self._trained_baselines(), settings, self._accepted):
+            return Held("leap", reason, fitness)
+        return None
+
+    def _trained_baselines(self) -> dict[str, Fitness]:
+        """Name -> what the full budget made of it."""
+        return {
+            trial.candidate.name or trial.candidate.id: trial.outcome
+            for trial in self.trials.values()
+            if trial.purpose == "baseline"
+            and isinstance(trial.outcome, Fitness)
+            and trial.outcome.step >= trial.budget.steps
+        }
 
     def _learn(self, trial: Trial) -> float | None:
-        """Takes a finished trial into archive, credit and budgets; returns its gain over its parent."""
+        """Takes a finished trial into budgets, archive and credit; returns its gain over its parent."""
         self.in_flight.pop(trial.id, None)
         self._rungs.pop(trial.id, None)
-        self.trials[trial.id] = trial
         self.device_seconds += trial.cost.train_seconds
+        return self._credit(trial)
+
+    def _credit(self, trial: Trial) -> float | None:
+        """Takes an outcome into archive and credit; returns the gain over the parent."""
+        self.trials[trial.id] = trial
         gain = self.archive.gain(trial) if isinstance(trial.outcome, Fitness) else None
         self.archive.add(trial)
         if isinstance(trial.outcome, Fitness) and trial.purpose != "confirm":
             self._copies = 0  # there is more to make children of
-        if trial.purpose == "search" and not _is_infrastructure(trial.outcome):
+        if trial.purpose == "search" and isinstance(trial.outcome, Fitness):
+            self._last_families.append(self._space.family(trial.candidate.source))
+        if trial.purpose == "search" and _is_evidence(trial.outcome):
             self._policy.update(trial.candidate.operator, max(gain or 0.0, 0.0))
         return gain
+
+    def _new_collapse(self) -> str | None:
+        """Onto what the search has collapsed, in a sentence; once, until it has cleared."""
+        operators = list(self._last_operators) if len(self._operators) > 1 else []
+        reason = tripwires.collapse(list(self._last_families), operators, self.settings.tripwire)
+        known, self._collapsed = self._collapsed, reason is not None
+        return None if known else reason
+
+    def _record_collapse(self, reason: str) -> None:
+        self._record({"event": "notice", "tripwire": "collapse", "reason": reason})
 
     def rungs_of(self, trial: str) -> tuple[Rung, ...]:
         """What was measured so far of a running trial."""
@@ -326,6 +387,7 @@ class Search:
     def replay(self, events: Iterable[Event]) -> None:
         """Takes in the journal of an earlier run: what had ended stays ended, what was running is handed out again."""
         running: dict[str, Assignment] = {}
+        untold: str | None = None  # a collapse whose notice the kill came before
         for event in events:
             if event["event"] == "ask":
                 assignment = Assignment(
@@ -338,11 +400,29 @@ class Search:
             elif event["event"] == "trial":
                 running.pop(event["id"], None)
                 self._learn(trial_from_json(event))
+                untold = self._new_collapse() or untold
+            elif event["event"] == "review":
+                self._take_decision(event)
+                untold = self._new_collapse() or untold
+            elif event["event"] == "notice":
+                untold = None
             elif event["event"] == "end":
                 self._copies = 0  # whoever goes on with a search that found nothing new wants it to try again
         self._unfinished = [
             Assignment(a.trial, a.candidate, a.purpose, a.budget, self.rungs_of(a.trial)) for a in running.values()
         ]
+        if untold:
+            self._record_collapse(untold)
+
+    def _take_decision(self, event: Event) -> None:
+        """A person's word on a held trial. Accepted, it is taken in as if it had been told as a score; once."""
+        trial = self.trials.get(event["trial"])
+        if trial is None or not isinstance(trial.outcome, Held) or trial.id in self._decided:
+            return
+        self._decided.add(trial.id)
+        if event["decision"] == "accept":
+            self._accepted[trial.id] = trial.outcome.fitness
+            self._credit(replace(trial, outcome=trial.outcome.fitness))
 
     # what is known
 
@@ -351,10 +431,20 @@ class Search:
         with self._lock:
             return next((trial for trial in self.archive.ranked() if trial.purpose == purpose), None)
 
+    def waiting(self) -> list[Trial]:
+        """Held trials that no person has decided on, in the order in which they ended."""
+        with self._lock:
+            held = [trial for trial in self.trials.values() if isinstance(trial.outcome, Held)]
+            return [trial for trial in held if trial.id not in self._decided]
+
     def bits_per_byte_by_seed(self, candidate_id: str) -> dict[int, float]:
         """Training seed -> bits per byte after the full budget."""
+        return {seed: fitness.bits_per_byte for seed, fitness in self.fitness_by_seed(candidate_id).items()}
+
+    def fitness_by_seed(self, candidate_id: str) -> dict[int, Fitness]:
+        """Training seed -> what the full budget made of this candidate."""
         return {
-            trial.budget.seed: trial.outcome.bits_per_byte
+            trial.budget.seed: trial.outcome
             for trial in self._told()
             if trial.candidate.id == candidate_id
             and isinstance(trial.outcome, Fitness)
@@ -392,8 +482,10 @@ def rung_steps(settings: Settings) -> tuple[int, ...]:
     return tuple(sorted({*rungs, steps}))
 
 
-def _is_infrastructure(outcome: Outcome) -> bool:
-    return isinstance(outcome, Crashed) and outcome.cause == "infrastructure"
+def _is_evidence(outcome: Outcome) -> bool:
+    """Whether an outcome says anything for or against the operator that made the candidate."""
+    lost = isinstance(outcome, Crashed) and outcome.cause == "infrastructure"
+    return not lost and not isinstance(outcome, Held)
 
 
 def _untrained(assignment: Assignment, outcome: Rejected | Crashed) -> Trial:

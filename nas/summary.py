@@ -1,8 +1,8 @@
 """How a search ended: the best candidate beside the best baseline, with seeds and interval, and what to do next."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -12,7 +12,7 @@ from rich.text import Text
 from nas.search import Search
 from nas.statistics import Interval, mean_interval, standard_deviation
 from nas.terminal import printable
-from nas.types import Crashed, Fitness, Rejected, Trial
+from nas.types import Crashed, Fitness, Held, Rejected, Trial
 
 
 @dataclass(frozen=True)
@@ -22,21 +22,31 @@ class Row:
     Attributes:
       by_seed: training seed -> bits per byte after the full budget.
       chosen_by: the training seed by which candidates were chosen.
+      held_out_by_seed: the same on bytes that the training never saw, of those seeds where that was measured.
     """
 
     trial: Trial
     by_seed: dict[int, float]
     chosen_by: int
+    held_out_by_seed: dict[int, float] = field(default_factory=dict)
 
     @property
     def scores(self) -> list[float]:
         """On fresh seeds where there are any: the seed by which a candidate was chosen flatters it."""
-        fresh = [score for seed, score in self.by_seed.items() if seed != self.chosen_by]
-        return fresh or list(self.by_seed.values())
+        return self._fresh(self.by_seed)
+
+    @property
+    def held_out(self) -> list[float]:
+        """The held-out scores, on fresh seeds where there are any."""
+        return self._fresh(self.held_out_by_seed)
+
+    def _fresh(self, by_seed: dict[int, float]) -> list[float]:
+        fresh = [score for seed, score in by_seed.items() if seed != self.chosen_by]
+        return fresh or list(by_seed.values())
 
     @property
     def mean(self) -> float:
-        return sum(self.scores) / len(self.scores)
+        return _mean(self.scores)
 
     @property
     def seeds(self) -> str:
@@ -59,6 +69,7 @@ class Summary:
         was chosen); None if there are none.
       noise: standard deviation of bits per byte over training seeds.
       more_trials: how many to go on with; None if the proposer has no more.
+      waiting: ids of held trials that no person has decided on; none of them is in anything else here.
     """
 
     rows: Sequence[Row]
@@ -68,6 +79,7 @@ class Summary:
     noise: float
     outcomes: Counter[str]
     more_trials: int | None = None
+    waiting: Sequence[str] = ()
 
     def verdict(self) -> str:
         """The result in one sentence."""
@@ -94,36 +106,40 @@ class Summary:
         )
 
     def markdown(self) -> str:
-        lines = ["| architecture | bits per byte | seeds |", "|---|---|---|"]
+        held_out = any(row.held_out for row in self.rows)
+        headers = ["architecture", "bits per byte", *["held out"][:held_out], "seeds"]
+        lines = [_line(headers), "|" + "---|" * len(headers)]
         for row in self.rows:
             name = row.name.replace("|", "\\|")  # in a cell
-            lines.append(f"| {name} | {_scores(row)} | {row.seeds} |")
-        return "\n".join([self.verdict(), "", *lines, "", f"Candidates: {self._tally()}."])
+            lines.append(_line([name, _scores(row.scores), *[_scores(row.held_out)][:held_out], row.seeds]))
+        waiting = [f"Held until a person has decided: {', '.join(self.waiting)}."] if self.waiting else []
+        return "\n".join([self.verdict(), "", *lines, "", f"Candidates: {self._tally()}.", *waiting])
 
     def show(self, console: Console, folder: Path, reason: str) -> None:
         """Prints the result and the next commands."""
+        held_out = any(row.held_out for row in self.rows)
         headers = (
             "architecture",
             "what it is",
-            "bits/byte ± deviation",
+            "bits/byte",
+            *["held out"][:held_out],
             "seeds",
             "tokens/s",
             "FLOPs/token",
             "state",
-            "params",
         )
-        table = Table(*headers, title="Result")
+        table = Table(*headers, title="Result (± is the deviation over seeds)")
         for row in self.rows:
             assert isinstance(row.trial.outcome, Fitness)
             table.add_row(
                 Text(row.name),
                 row.trial.purpose if row.trial.purpose == "baseline" else "candidate",
-                _scores(row),
+                _scores(row.scores),
+                *[_scores(row.held_out)][:held_out],
                 row.seeds,
                 f"{row.trial.outcome.tokens_per_second:,.0f}",
                 f"{row.trial.outcome.flops_per_token:,.0f}",
                 _state(row.trial),
-                f"{row.trial.outcome.params:,}",
             )
         console.print(table)
         lines = [
@@ -131,6 +147,8 @@ class Summary:
             self.verdict(),
             f"Ended: {_reason(printable(reason))}",
         ]
+        if self.waiting:
+            lines.append(f"Held: {len(self.waiting)} wait for your decision; none of them is in the table above.")
         if self.best:
             lines.append(f"Best candidate's source: {folder / 'best.py'}")
         lines += ["Next:", *(f"  {command:<58} {what}" for command, what in self._next(folder, reason))]
@@ -142,6 +160,8 @@ class Summary:
 
     def _next(self, folder: Path, reason: str) -> list[tuple[str, str]]:
         commands = []
+        if self.waiting:
+            commands.append((f"nas review {folder}", "what is held, and why"))
         if reason.startswith("budget."):
             key, _, value = reason.partition("=")
             commands.append((f"nas search resume={folder} {key}={2 * float(value):g}", "goes on with twice the budget"))
@@ -160,10 +180,10 @@ def summarize(search: Search, top: int = 5) -> Summary:
     """The summary of a search as it stands."""
     best, baseline = search.best("search"), search.best("baseline")
     rows = [
-        Row(trial, by_seed, search.settings.train.seed)
+        _row(search, trial, by_seed)
         for purpose in ("search", "baseline")
         for trial in _first(top if purpose == "search" else None, search, purpose)
-        if (by_seed := search.bits_per_byte_by_seed(trial.candidate.id))
+        if (by_seed := search.fitness_by_seed(trial.candidate.id))
     ]
     return Summary(
         rows=sorted(rows, key=lambda row: row.by_seed.get(search.settings.train.seed, row.mean)),
@@ -173,6 +193,20 @@ def summarize(search: Search, top: int = 5) -> Summary:
         noise=search.archive.noise(search.settings.train.steps),
         outcomes=Counter(_kind(trial) for trial in search.trials.values() if trial.purpose == "search"),
         more_trials=None if search.exhausted else max(2 * search.settings.search.trials, 1),
+        waiting=[trial.id for trial in search.waiting()],
+    )
+
+
+def _row(search: Search, trial: Trial, by_seed: Mapping[int, Fitness]) -> Row:
+    return Row(
+        trial,
+        {seed: fitness.bits_per_byte for seed, fitness in by_seed.items()},
+        search.settings.train.seed,
+        {
+            seed: fitness.held_out_bits_per_byte
+            for seed, fitness in by_seed.items()
+            if fitness.held_out_bits_per_byte is not None
+        },
     )
 
 
@@ -195,8 +229,20 @@ def _state(trial: Trial) -> str:
     return "" if size is None else f"{size / 1024:,.1f} KiB"
 
 
-def _scores(row: Row) -> str:
-    return f"{row.mean:.4f}" if len(row.scores) == 1 else f"{row.mean:.4f} ± {standard_deviation(row.scores):.4f}"
+def _line(cells: Sequence[str]) -> str:
+    """A line of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def _mean(scores: Sequence[float]) -> float:
+    return sum(scores) / len(scores)
+
+
+def _scores(scores: Sequence[float]) -> str:
+    """Mean and deviation over seeds; the one score there is; nothing for none."""
+    if len(scores) < 2:
+        return "".join(f"{score:.4f}" for score in scores)
+    return f"{_mean(scores):.4f} ± {standard_deviation(scores):.4f}"
 
 
 def _kind(trial: Trial) -> str:
@@ -204,6 +250,8 @@ def _kind(trial: Trial) -> str:
         return f"rejected by {trial.outcome.check}"
     if isinstance(trial.outcome, Crashed):
         return f"crashed ({trial.outcome.cause})"
+    if isinstance(trial.outcome, Held):
+        return f"held by {trial.outcome.tripwire}"
     return "stopped early by the scheduler" if trial.stopped else "trained to the end"
 
 

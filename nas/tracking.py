@@ -19,7 +19,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,9 @@ SLOWEST_RETRY_SECONDS = 30.0
 SQLITE_SECONDS = 5.0  # to wait for another process's lock before it counts as a failure
 TRIES_AFTER_CLOSE = 3
 
-# Rejected is a result, the gate's, and as complete as a score; red is kept for runs whose training broke.
-STATUS = {"fitness": "FINISHED", "rejected": "FINISHED", "crashed": "FAILED"}
+# Rejected is a result, the gate's, and as complete as a score; red is kept for runs whose training broke. What is held
+# is complete too: a person's decision amends it.
+STATUS = {"fitness": "FINISHED", "rejected": "FINISHED", "crashed": "FAILED", "held": "FINISHED"}
 COMPLETE = frozenset(STATUS.values())
 
 _LAST: Event = {}  # by identity: what ends the queue
@@ -174,6 +175,7 @@ class _Write:
       metrics: (name, value, time in ms, step).
       milestone: the search's finished trials, if the metrics are those after that many.
       status: of the run from now on; None leaves it.
+      amends: whether it is for a run that is complete; others are not written there.
     """
 
     search: _Search
@@ -186,6 +188,7 @@ class _Write:
     milestone: int | None = None
     artifacts: Mapping[str, str] = field(default_factory=dict)
     status: str | None = None
+    amends: bool = False
 
 
 class _Projection:
@@ -196,6 +199,8 @@ class _Projection:
             "ask": self._ask,
             "rung": self._rung,
             "trial": self._trial,
+            "notice": self._notice,
+            "review": self._review,
             "resume": self._resume,
             "end": self._end,
         }
@@ -220,7 +225,9 @@ class _Projection:
         self._open: dict[str, None] = {}  # asked and not finished; ordered, so that the same events write the same
         self._killed: set[str] = set()
         self._rung_times: dict[str, dict[int, int]] = {}
-        self._counts = {"trained": 0, "rejected": 0, "crashed": 0}
+        self._counts = {"trained": 0, "rejected": 0, "crashed": 0, "held": 0}
+        # Held trials that no person has decided on, and what is to be written if they are accepted.
+        self._waiting: dict[str, tuple[Event, _Write]] = {}
         self._best: float | None = None
         self._weights: dict[str, float] = {}
         corpus = _mapping(event.get("corpus"))
@@ -294,32 +301,68 @@ class _Projection:
         kind = outcome["kind"]
         self._open.pop(trial, None)
         self._killed.discard(trial)
-        self._counts["trained" if kind == "fitness" else kind] += 1
-        bits = _number(outcome.get("bits_per_byte")) if kind == "fitness" else None
+        self._count("trained" if kind == "fitness" else kind, event, outcome)
+        writes = [self._finished_candidate(trial, event, outcome), self._progress(event)]
+        if kind == "held":
+            fitness = {"kind": "fitness", **_mapping(outcome.get("fitness"))}
+            accepted = self._finished_candidate(trial, {**event, "outcome": fitness}, fitness)
+            self._waiting[trial] = (event, replace(accepted, amends=True))
+            writes.append(self._waiting_count())
+        self._rung_times.pop(trial, None)
+        return writes
+
+    def _count(self, kind: str, event: Event, outcome: Mapping[str, Any]) -> None:
+        self._counts[kind] += 1
+        bits = _number(outcome.get("bits_per_byte")) if kind == "trained" else None
         # A confirmation is of a candidate that was counted already, at a fresh seed.
         if bits is not None and event.get("purpose") != "confirm":
             self._best = bits if self._best is None else min(self._best, bits)
-        return [self._finished_candidate(trial, event, outcome), self._progress(event)]
+
+    def _notice(self, event: Event) -> list[_Write]:
+        return [self._write(tags=_tags({f"notice.{_clean(event.get('tripwire'))}": event.get("reason")}))]
+
+    def _review(self, event: Event) -> list[_Write]:
+        """A person has decided on a held trial: accepted, its numbers become a score's."""
+        trial = _clean(event.get("trial"))
+        if trial not in self._waiting:
+            return []
+        held, accepted = self._waiting.pop(trial)
+        decision = _tags(
+            {"review": event.get("decision"), "review.by": event.get("by"), "review.why": event.get("why")}
+        )
+        if event.get("decision") != "accept":
+            return [self._write(trial=trial, tags=decision, amends=True), self._waiting_count()]
+        self._counts["held"] -= 1
+        self._count("trained", held, _mapping(_mapping(held.get("outcome")).get("fitness")))
+        return [
+            replace(accepted, tags={**accepted.tags, **decision}),
+            self._waiting_count(),
+            replace(self._progress({}), milestone=None),
+        ]
+
+    def _waiting_count(self) -> _Write:
+        return self._write(tags=_tags({"waiting": len(self._waiting)}))
 
     def _finished_candidate(self, trial: str, event: Event, outcome: Mapping[str, Any]) -> _Write:
         kind = outcome["kind"]
         candidate, certificate = _mapping(event.get("candidate")), _mapping(event.get("certificate"))
         budget, cost = _mapping(event.get("budget")), _mapping(event.get("cost"))
-        rung_times = self._rung_times.pop(trial, {})
+        rung_times = self._rung_times.get(trial, {})
         values = {**cost, "gain": event.get("gain"), "state_bytes": certificate.get("state_bytes")}
         curve: dict[int, float] = {}
-        last = 0
+        fitness = _mapping(outcome.get("fitness")) if kind == "held" else {}
+        last = int(_number({**outcome, **fitness}.get("step")) or 0)
         if kind == "fitness":
-            names = ("score", "stderr", "tokens_per_second", "peak_bytes", "flops_per_token", "params")
-            values |= {name: outcome.get(name) for name in names}
-            values |= {f"probe.{name}": value for name, value in _mapping(outcome.get("probes")).items()}
-            last = int(_number(outcome.get("step")) or 0)
+            values |= _measured(outcome)
             for rung in [*_mappings(event.get("rungs")), {"step": last, "bits_per_byte": outcome.get("bits_per_byte")}]:
                 step, bits = _number(rung.get("step")), _number(rung.get("bits_per_byte"))
                 if step is not None and bits is not None:
                     curve[int(step)] = bits
         metrics = [("bits_per_byte", bits, rung_times.get(step, self._time_ms), step) for step, bits in curve.items()]
         metrics += [(_key(name), value, self._time_ms, last) for name, value in _numbers(values).items()]
+        if kind == "held":  # under names of their own: nothing that ranks runs finds them
+            seen = _numbers({**_measured(fitness), "bits_per_byte": fitness.get("bits_per_byte")})
+            metrics += [(f"held/{_key(name)}", value, self._time_ms, last) for name, value in seen.items()]
         artifacts = {"certificate.json": _json(certificate)} if certificate else {}
         if outcome.get("reason"):
             artifacts["reason.txt"] = _clean(outcome["reason"])
@@ -333,6 +376,7 @@ class _Projection:
                 "stopped": "true" if event.get("stopped") else "false",
                 "rejected.check": outcome.get("check") if kind == "rejected" else None,
                 "crashed.cause": outcome.get("cause") if kind == "crashed" else None,
+                "tripwire": outcome.get("tripwire") if kind == "held" else None,
                 "mlflow.note.content": _describe(candidate, {**outcome, "stopped": event.get("stopped")}, certificate),
             },
             params={
@@ -444,7 +488,8 @@ class _Store:
             self._client = _connect(self._uri)
         if self._search != write.search:
             self._load(write.search)
-        if write.trial in self._complete or (write.milestone is not None and write.milestone in self._milestones):
+        done = write.trial in self._complete and not write.amends
+        if done or (write.milestone is not None and write.milestone in self._milestones):
             return
         known = write.trial in self._runs
         run_id = self._runs[write.trial] if known else self._create(write)
@@ -574,6 +619,16 @@ def _outcome(event: Event) -> Mapping[str, Any]:
     return outcome if outcome.get("kind") in tuple(STATUS) else {}
 
 
+def _measured(fitness: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured once, beside the curve of bits per byte."""
+    names = (
+        *("score", "stderr", "held_out_bits_per_byte", "held_out_stderr"),
+        *("tokens_per_second", "peak_bytes", "flops_per_token", "params"),
+    )
+    probes = _mapping(fitness.get("probes"))
+    return {name: fitness.get(name) for name in names} | {f"probe.{name}": value for name, value in probes.items()}
+
+
 def _number(value: Any) -> float | None:
     """`value` as a finite float, or None: what is not a number is never a metric."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -681,14 +736,22 @@ def _outcome_in_words(outcome: Mapping[str, Any]) -> list[str]:
     if kind is None:
         return ["**Outcome:** not known yet"]
     if kind == "fitness":
-        bits, error = (_escape(_short(outcome.get(name))) for name in ("bits_per_byte", "stderr"))
-        step = _escape(outcome.get("step"))
         early = ", stopped early by the scheduler" if outcome.get("stopped") else ""
-        return [f"**Outcome:** trained to {bits} (standard error {error}) bits per byte in {step} steps{early}"]
+        return [f"**Outcome:** trained to {_score_in_words(outcome)}{early}"]
     reason = _clean(outcome.get("reason"))
     words = f"rejected by the gate's check {_escape(outcome.get('check'))}"
     if kind == "crashed":
         words = f"crashed: {_escape(outcome.get('cause'))}"
+    if kind == "held":
+        measured = _score_in_words(_mapping(outcome.get("fitness")))
+        words = f"held ({_escape(outcome.get('tripwire'))}), and no score until a person accepts it: {measured}"
     if len(reason) > 2_500:  # a traceback says what matters at its end
         reason = "(cut: the whole is in reason.txt)\n..." + reason[-2_400:]
     return [f"**Outcome:** {words}", *([_fence(reason)] if reason else [])]
+
+
+def _score_in_words(fitness: Mapping[str, Any]) -> str:
+    bits, error = (_escape(_short(fitness.get(name))) for name in ("bits_per_byte", "stderr"))
+    words = f"{bits} (standard error {error}) bits per byte in {_escape(fitness.get('step'))} steps"
+    held_out = fitness.get("held_out_bits_per_byte")
+    return words if held_out is None else f"{words}, {_escape(_short(held_out))} on held-out bytes"

@@ -10,7 +10,7 @@ from typing import Any
 
 from nas.journal import Event
 from nas.search import Assignment, Search, rung_steps
-from nas.settings import MetaSettings, SearchSettings, Settings, TrainSettings
+from nas.settings import MetaSettings, SearchSettings, Settings, TrainSettings, TripwireSettings
 from nas.space import NotApplicable
 from nas.types import Candidate, Cost, Crashed, Fitness, Operator, Outcome, Rejected, Rung, Trial
 
@@ -74,7 +74,7 @@ class FakeSpace:
         return dict(zip(SLOTS, map(str, genes_of(source)), strict=True))
 
     def family(self, source: str) -> str:
-        return str(genes_of(source)[0])
+        return "".join(map(str, genes_of(source)[:1]))
 
 
 class Barren(FakeSpace):
@@ -84,8 +84,17 @@ class Barren(FakeSpace):
         raise NotApplicable("nothing here")
 
 
-def make_settings(meta: str = "ducb", **search: Any) -> Settings:
-    return Settings(seed=3, search=SearchSettings(**search), meta=MetaSettings(meta), train=TrainSettings(steps=40))
+TRUSTING = TripwireSettings(least_leap=100.0, collapse=1.0, collapse_window=100_000)  # nothing trips
+
+
+def make_settings(meta: str = "ducb", tripwire: TripwireSettings = TRUSTING, **search: Any) -> Settings:
+    return Settings(
+        seed=3,
+        search=SearchSettings(**search),
+        meta=MetaSettings(meta),
+        train=TrainSettings(steps=40),
+        tripwire=tripwire,
+    )
 
 
 def outcome_of(assignment: Assignment) -> Outcome:

@@ -8,7 +8,7 @@ import pytest
 from fakes import fitness
 
 from nas.archive import Archive, curve_of
-from nas.types import Budget, Candidate, Cost, Crashed, Outcome, Rejected, Rung, Trial
+from nas.types import Budget, Candidate, Cost, Crashed, Held, Outcome, Rejected, Rung, Trial, outcome_kind
 
 
 def candidate(number: int, *parents: Trial) -> Candidate:
@@ -115,7 +115,11 @@ def test_ties_are_ranked_by_id_whatever_the_order_of_arrival() -> None:
     assert archive_of(*reversed(trials)).ranked() == trials
 
 
-@pytest.mark.parametrize("outcome", [Rejected("cost", "quadratic"), Crashed("raised", "Error")], ids=["no", "crash"])
+@pytest.mark.parametrize(
+    "outcome",
+    [Rejected("cost", "quadratic"), Crashed("raised", "Error"), Held("leap", "too good", fitness(0.1))],
+    ids=outcome_kind,
+)
 def test_what_was_not_trained_is_not_kept(outcome: Outcome) -> None:
     archive = archive_of(replace(PARENT, outcome=outcome))
     assert archive.ranked() == [] and archive.noise(40) == 0

@@ -14,7 +14,7 @@ from rich.console import Console
 from nas import live
 from nas.journal import Event
 from nas.live import LiveView, Progress, describe, title
-from nas.types import Budget, Candidate, Cost, Crashed, Outcome, Rejected, Trial, trial_to_json
+from nas.types import Budget, Candidate, Cost, Crashed, Held, Outcome, Rejected, Trial, trial_to_json
 
 HOSTILE = "[red]red[/red] [/] [link=http://evil]here[/link] \x1b[2J\x1b]0;title\x07\nlast \x9b31m[bold]line[/]"
 
@@ -93,13 +93,17 @@ def test_elsewhere_than_in_a_terminal_each_result_is_a_line(events: list[Event])
         (ended(Crashed("killed", "")), "crashed, killed: "),
         (ended(Crashed("killed", "\n \n")), "crashed, killed: "),
         (ended(Rejected("cost", "")), "rejected by cost: "),
+        (ended(Held("leap", "it gains\n0.5", fitness(0.5))), "held: leap: it gains 0.5"),
     ],
 )  # fmt: skip
 def test_an_outcome_is_one_line(event: Event, line: str) -> None:
     assert describe(event) == line
 
 
-@pytest.mark.parametrize("outcome", [Rejected("cost", "x" * 5000), Crashed("raised", "y" * 5000)])
+LONG = [Rejected("cost", "x" * 5000), Crashed("raised", "y" * 5000), Held("leap", "z" * 5000, fitness(1.0))]
+
+
+@pytest.mark.parametrize("outcome", LONG)
 def test_a_long_reason_is_cut(outcome: Outcome) -> None:
     assert len(describe(ended(outcome))) < 140 and describe(ended(outcome)).endswith("...")
 
@@ -111,7 +115,12 @@ def test_a_title_says_what_it_is() -> None:
 
 HOSTILE_EVENTS = [
     ended(outcome, name, operator)
-    for outcome in (Rejected(HOSTILE, HOSTILE), Crashed(HOSTILE, HOSTILE), fitness(2.0))
+    for outcome in (
+        Rejected(HOSTILE, HOSTILE),
+        Crashed(HOSTILE, HOSTILE),
+        Held(HOSTILE, HOSTILE, fitness(2.0)),
+        fitness(2.0),
+    )
     for name in ("", HOSTILE)
     for operator in ("decay", HOSTILE)
 ]
@@ -205,6 +214,48 @@ def test_what_is_written_while_it_is_drawn_comes_after(monkeypatch: pytest.Monke
     assert re.findall(r"running  (t\d+)", drawn(shown)) == ["t0000"]
     writing.join(30)
     assert re.findall(r"running  (t\d+)", drawn(shown)) == ["t0000", "t0001"]
+
+
+# What is held
+
+
+def test_what_is_held_is_a_line_with_the_command_and_counted() -> None:
+    console = Console(file=io.StringIO(), width=120, highlight=False)
+    shown = LiveView("first", 40, console, "nas review results/first")
+    shown.write(ended(Held("leap", "it gains 0.5", fitness(0.5))))
+    line = console.file.getvalue()  # type: ignore[attr-defined]
+    assert line == "00:00  t0007 is held: leap: it gains 0.5: nas review results/first\n"
+    text = drawn(shown)
+    assert "outcomes: 1 held" in text and "held: t0007: nas review results/first" in text
+    assert "best search" not in text
+
+
+def test_what_is_held_is_counted_as_such_though_the_scheduler_stopped_it() -> None:
+    progress = Progress(40)
+    progress.take(ended(Held("leap", "x", fitness(0.5, step=10)), stopped=True))
+    assert progress.outcomes == {"held": 1}
+
+
+@pytest.mark.parametrize(("decision", "best"), [("accept", 0.5), ("refuse", 2.0)])
+def test_what_was_decided_waits_no_more(decision: str, best: float) -> None:
+    shown, file = view()
+    events = [
+        {**ended(fitness(2.0)), "id": "t0006"},
+        ended(Held("leap", "x", fitness(0.5))),
+        {"event": "review", "trial": "t0007", "decision": decision, "by": "Ada", "why": "looked"},
+        {"event": "review", "trial": "t0099", "decision": decision, "by": "Ada", "why": "looked"},
+    ]
+    shown.catch_up(events)
+    assert "t0007: nas review" not in drawn(shown) and file.getvalue() == ""
+    assert shown._progress.best["search"]["outcome"]["bits_per_byte"] == best
+
+
+def test_a_notice_is_a_line_of_text() -> None:
+    shown, file = view()
+    shown.write({"event": "notice", "tripwire": "collapse", "reason": f"7 of 8: {HOSTILE}"})
+    assert file.getvalue().startswith("00:00  collapse: 7 of 8: [red]red[/red] [/]")
+    assert file.getvalue().count("\n") == 1 and not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", file.getvalue())
+    assert "collapse: 7 of 8" in drawn(shown)
 
 
 # Time

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import Barren, FakeSpace, Worker, fitness, make_settings, outcome_of, simulate, source_of, start
+from fakes import TRUSTING, Barren, FakeSpace, Worker, fitness, make_settings, outcome_of, simulate, source_of, start
 
 from nas.errors import UserError
 from nas.journal import Event
@@ -23,11 +23,27 @@ from nas.settings import (
     BudgetSettings,
     ProposerSettings,
     SchedulerSettings,
+    SearchSettings,
     SearchSpaceSettings,
     Settings,
     TrainSettings,
+    TripwireSettings,
 )
-from nas.types import Budget, Candidate, Certificate, Cost, Crashed, Outcome, Rejected, Rung, Trial, outcome_kind
+from nas.space import NotApplicable
+from nas.types import (
+    Budget,
+    Candidate,
+    Certificate,
+    Cost,
+    Crashed,
+    Fitness,
+    Held,
+    Outcome,
+    Rejected,
+    Rung,
+    Trial,
+    outcome_kind,
+)
 
 INFRASTRUCTURE = Crashed("infrastructure", "its worker was lost")
 FAILURES = {
@@ -249,6 +265,256 @@ def test_known_functions_are_those_with_a_certificate_and_the_reference_is_a_bas
     assert search.known_functions() == {"print of t0000": impostor.id, "print of t0002": strong.id}
 
 
+# What is held
+
+HELD = Held("rescore", "0.5 bits per byte apart", fitness(2.0))
+WARY = TripwireSettings(leap=0.0, least_leap=0.25, collapse=1.0, collapse_window=100_000)
+
+
+def told(search: Search, *trials: tuple[str, str, int, Outcome]) -> list[Trial]:
+    """Tells of trials, one for each (genes, purpose, step it was stopped at or 0, outcome); returns what was kept."""
+    for genes, purpose, stop, outcome in trials:
+        candidate = Candidate(source_of([int(gene) for gene in genes]), "decay")
+        trial = Trial(f"t{len(search.trials):04d}", candidate, purpose, Budget(40), outcome, Cost(1.0, 10.0, 12.0))
+        search.tell(replace(trial, stopped=bool(stop)))
+    return list(search.trials.values())
+
+
+def reviewed(trial: str, decision: str) -> Event:
+    return {"event": "review", "trial": trial, "decision": decision, "by": "Ada", "why": "looked at it", "time": 1.0}
+
+
+@pytest.mark.parametrize(("bits", "kind"), [(1.75, "fitness"), (1.749, "held"), (0.01, "held")])
+@pytest.mark.parametrize("step", [40, 10])
+def test_a_candidate_far_better_than_the_best_baseline_is_held(bits: float, kind: str, step: int) -> None:
+    search, events = start(make_settings(tripwire=WARY))
+    *_, last = told(
+        search,
+        ("1100", "baseline", 0, fitness(2.0)),
+        ("0000", "baseline", 0, fitness(2.0)),
+        ("0101", "baseline", 0, Crashed("raised", "Error")),
+        ("2222", "search", step < 40, fitness(bits, step)),
+    )
+    assert outcome_kind(last.outcome) == kind == events[-1]["outcome"]["kind"]
+    if isinstance(last.outcome, Held):
+        assert last.outcome.tripwire == "leap" and last.outcome.fitness == fitness(bits, step)
+        assert events[-1]["outcome"]["fitness"]["bits_per_byte"] == bits
+
+
+def test_baselines_and_confirmations_may_leap() -> None:
+    search, _ = start(make_settings(tripwire=WARY))
+    trials = told(
+        search,
+        ("1100", "baseline", 0, fitness(2.0)),
+        ("0000", "baseline", 0, fitness(0.5)),
+        ("1100", "confirm", 0, fitness(0.1)),
+    )
+    assert all(isinstance(trial.outcome, Fitness) for trial in trials)
+
+
+def test_without_a_trained_baseline_nothing_leaps() -> None:
+    search, _ = start(make_settings(tripwire=WARY))
+    trials = told(
+        search,
+        ("1100", "baseline", 0, Crashed("raised", "Error")),
+        ("0000", "baseline", 1, fitness(2.0, step=10)),  # not with the full budget
+        ("2222", "search", 0, fitness(0.1)),
+    )
+    assert isinstance(trials[-1].outcome, Fitness)
+
+
+@pytest.mark.parametrize("purpose", ["baseline", "search", "confirm"])
+@pytest.mark.parametrize("step", [40, 10])
+@pytest.mark.parametrize(("bits", "held"), [(0.75, False), (0.749, True)])
+def test_a_loss_below_the_entropy_is_held_whatever_it_is_for(purpose: str, step: int, bits: float, held: bool) -> None:
+    settings = make_settings(tripwire=replace(TRUSTING, entropy=0.25))
+    search, _ = start(settings, compressed_bits_per_byte=3.0)
+    (trial,) = told(search, ("1100", purpose, step < 40, fitness(bits, step)))
+    assert isinstance(trial.outcome, Held) == held
+    assert not held or trial.outcome.tripwire == "entropy"  # type: ignore[union-attr]
+    search, _ = start(settings)
+    (trial,) = told(search, ("1100", purpose, step < 40, fitness(bits, step)))
+    assert isinstance(trial.outcome, Fitness), "what the text compresses to is not known"
+
+
+def test_what_is_held_is_no_evidence_and_nobodys_parent_and_has_spent_its_budget() -> None:
+    settings = replace(make_settings(trials=20), budget=BudgetSettings(device_hours=150 / 3600))
+    search, events = start(replace(settings, meta=replace(settings.meta, discount=1.0)))
+    simulate(search, outcome=lambda a: HELD if a.purpose == "search" else fitness(2.5))
+    held = [e for e in ends(events, "search") if e["outcome"]["kind"] == "held"]
+    assert len(held) == 11 and search.device_seconds == 150, "with the baselines and the noise seed it is fifteen"
+    assert len(search.waiting()) == 11 and search.best("search") is None
+    assert {parent for e in asks(events, "search") for parent in e["candidate"]["parents"]} <= {
+        candidate.id for candidate in FakeSpace().baselines().values()
+    }
+    for event in held:
+        assert event["gain"] is None
+    copies = [e for e in ends(events, "search") if e["outcome"]["kind"] == "rejected"]
+    assert sum(credit["pulls"] for credit in events[-1]["credit"].values()) == len(copies)
+
+
+def test_a_held_baseline_is_as_good_as_none() -> None:
+    search, events = start(make_settings(trials=3, noise_seeds=1))
+    simulate(search, outcome=lambda a: HELD if a.candidate.name == "strong" else outcome_of(a))
+    assert [e["candidate"]["name"] for e in asks(events)][:4] == ["strong", "plain", "third", "plain"]
+    assert search.end_reason == "trials" and (best := search.best("baseline")) and best.candidate.name != "strong"
+
+
+def test_a_held_confirmation_is_no_seed() -> None:
+    search, _ = start(make_settings(trials=3, confirm_seeds=2))
+    simulate(search, outcome=lambda a: HELD if a.purpose == "confirm" and a.budget.seed == 2 else outcome_of(a))
+    assert search.end_reason == "trials" and len(search.waiting()) == 2
+    best = search.best("baseline")
+    assert best and 2 not in search.bits_per_byte_by_seed(best.candidate.id)
+
+
+# A person's word on what is held
+
+
+def the_held_search() -> tuple[Settings, list[Event], str]:
+    """A whole search in which the first candidate leapt, its events, and that trial."""
+    settings = make_settings(trials=6, tripwire=WARY)
+    search, events = start(settings)
+
+    def outcome(assignment: Assignment) -> Outcome:
+        return fitness(1.0 if assignment.trial == first else 2.0 + 0.01 * (int(assignment.candidate.id, 16) % 7))
+
+    first = "t0004"  # after three baselines and the noise seed
+    simulate(search, stops=False, outcome=outcome)
+    (held,) = search.waiting()
+    assert held.id == first
+    return settings, events, first
+
+
+def test_what_is_accepted_counts_as_if_it_had_been_told_as_a_score() -> None:
+    settings, events, first = the_held_search()
+    resumed, more = start(settings)
+    resumed.replay([*events, reviewed(first, "accept")])
+    best = resumed.best("search")
+    assert best and best.id == first and best.outcome == fitness(1.0)
+    assert resumed.waiting() == [] and resumed.archive.ranked()[0].id == first
+    before, _ = start(settings)
+    before.replay(events)
+    operator = best.candidate.operator
+    assert resumed._policy.credit()[operator]["pulls"] > before._policy.credit()[operator]["pulls"]
+    assert resumed.device_seconds == before.device_seconds, "it spent its time once"
+    simulate(resumed, outcome=lambda _: fitness(1.0))
+    confirmed = {e["candidate"]["id"] for e in asks(more, "confirm")}
+    assert best.candidate.id in confirmed, "it is the best now, so it is confirmed"
+    assert all(e["outcome"]["kind"] == "fitness" for e in ends(more))
+
+
+def test_what_is_refused_stays_held_and_waits_no_more() -> None:
+    settings, events, first = the_held_search()
+    resumed, more = start(settings)
+    resumed.replay([*events, reviewed(first, "refuse")])
+    assert resumed.waiting() == [] and isinstance(resumed.trials[first].outcome, Held)
+    assert (best := resumed.best("search")) and best.id != first
+    simulate(resumed)
+    assert more == [] and resumed.end_reason == "trials"
+
+
+def test_the_first_word_on_a_trial_stands() -> None:
+    settings, events, first = the_held_search()
+    for decisions, kind in ((("refuse", "accept"), Held), (("accept", "refuse", "accept"), Fitness)):
+        resumed, _ = start(settings)
+        resumed.replay([*events, *(reviewed(first, decision) for decision in decisions)])
+        assert isinstance(resumed.trials[first].outcome, kind)
+
+
+@pytest.mark.parametrize("trial", ["t0000", "t9999", ""])
+def test_a_word_on_what_is_not_held_changes_nothing(trial: str) -> None:
+    settings, events, first = the_held_search()
+    resumed, _ = start(settings)
+    resumed.replay([*events, reviewed(trial, "accept")])
+    assert [held.id for held in resumed.waiting()] == [first]
+
+
+def test_after_one_was_accepted_its_like_are_not_held() -> None:
+    settings, events, first = the_held_search()
+    resumed, _ = start(settings)
+    resumed.replay([*events, reviewed(first, "accept")])
+    *_, alike, further = told(
+        resumed, ("7777", "search", 0, fitness(0.75)), ("8888", "search", 0, fitness(0.74 - 0.25))
+    )
+    assert isinstance(alike.outcome, Fitness) and isinstance(further.outcome, Held)
+
+
+# A search that repeats itself
+
+
+def notices(events: list[Event]) -> list[Event]:
+    return [e for e in events if e["event"] == "notice"]
+
+
+def collapsing(share: float = 0.75) -> Settings:
+    return make_settings(tripwire=replace(TRUSTING, collapse=share, collapse_window=8))
+
+
+def test_a_collapse_is_noticed_once_and_again_after_it_had_cleared() -> None:
+    search, events = start(collapsing())
+    families = [*"11111111", *"1111", *"234", *"1", *"22222222", *"22"]
+    noticed = []
+    for number, family in enumerate(families):
+        told(search, (f"{family}{number // 100}{number // 10 % 10}{number % 10}", "search", 0, fitness(2.0)))
+        noticed.append(len(notices(events)))
+    assert noticed[6:8] == [0, 1], "with the eighth the window is full"
+    assert noticed[:-10] == [0] * 7 + [1] * 9, "of the last eight five are 1: it has cleared"
+    assert noticed[-1] == 2 and [e["tripwire"] for e in notices(events)] == ["collapse"] * 2
+    assert "the family 1" in notices(events)[0]["reason"] and "the family 2" in notices(events)[1]["reason"]
+
+
+@pytest.mark.parametrize(("others", "count"), [("23", 1), ("234", 0)])
+def test_a_collapse_is_a_share_of_the_window_and_no_less(others: str, count: int) -> None:
+    """Six of eight are a share of 0.75, five are not."""
+    search, events = start(collapsing())
+    for number, family in enumerate(others.ljust(8, "1")):
+        told(search, (f"{family}00{number}", "search", 0, fitness(2.0)))
+    assert len(notices(events)) == count
+
+
+def test_what_was_not_trained_or_not_proposed_is_of_no_family() -> None:
+    search, events = start(collapsing())
+    for number in range(10):
+        told(search, (f"100{number}", "search", 0, FAILURES["crashed"]), (f"101{number}", "baseline", 0, fitness(2.0)))
+        told(search, (f"102{number}", "search", 0, HELD), (f"103{number}", "confirm", 0, fitness(2.0)))
+    assert notices(events) == []
+
+
+def test_one_operator_alone_is_a_collapse_where_there_are_others(folder: Path) -> None:
+    class Stuck(FakeSpace):
+        def mutate(self, operator: Any, parents: Any, rng: random.Random) -> Candidate:
+            if operator.name != "decay":
+                raise NotApplicable("nothing")
+            return Candidate(source_of([rng.randrange(10**6), 0, 0, 0]), "decay", (parents[0].id,), "grammar")
+
+    settings = replace(collapsing(), search=SearchSettings(trials=12))
+    search, events = start(settings, Stuck())
+    simulate(search)
+    assert [e["reason"] for e in notices(events)] == [
+        "8 of the last 8 proposals are by one operator: the operator decay"
+    ]
+    settings = replace(settings, proposer=ProposerSettings("folder", str(folder)))
+    for number in range(20):
+        (folder / f"more{number}.py").write_text(source_of((number, number, 0, 0)))
+    search, events = start(settings)
+    simulate(search)
+    assert notices(events) == [], "a folder's files are all by one operator: there is no other"
+
+
+def test_a_notice_that_the_kill_came_before_is_made_good_and_none_is_made_twice() -> None:
+    search, events = start(collapsing())
+    for number in range(8):
+        told(search, (f"100{number}", "search", 0, fitness(2.0)))
+    assert [e["event"] for e in events[-2:]] == ["trial", "notice"]
+    for kept, missing in ((events, 0), (events[:-1], 1), (events[:-2], 0)):
+        resumed, more = start(collapsing())
+        resumed.replay(kept)
+        assert more == [events[-1]] * missing
+        told(resumed, ("1222", "search", 0, fitness(2.0)))
+        assert len(notices([*kept, *more])) == 1
+
+
 # How it ends
 
 
@@ -419,6 +685,8 @@ SEARCHES = {
     "no confirmations": (make_settings(trials=6, confirm_seeds=0, noise_seeds=0), FakeSpace()),
     "ideas run out": (make_settings(trials=200, elites=3), FakeSpace(values=2)),
     "barren": (make_settings(trials=5), Barren()),
+    "held": (make_settings(trials=14, tripwire=replace(WARY, least_leap=0.0)), FakeSpace()),
+    "collapsing": (make_settings(trials=30, tripwire=replace(TRUSTING, collapse=0.51, collapse_window=8)), FakeSpace()),
 }
 
 
@@ -428,6 +696,7 @@ def test_a_search_cut_after_any_event_goes_on_as_if_it_had_not_been(name: str) -
     settings, space = SEARCHES[name]
     search, whole = start(settings, space)
     simulate(search)
+    assert bool(search.waiting()) == (name == "held") and bool(notices(whole)) == (name == "collapsing")
     cuts = range(len(whole) + 1) if len(whole) < 200 else sorted(random.Random(0).sample(range(len(whole) + 1), 30))
     for cut in cuts:
         assert cut_and_continue(settings, whole, cut, space) == whole, f"cut after {cut} events"

@@ -3,6 +3,7 @@
 import io
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from nas.archive import Archive
 from nas.search import Assignment, Search
 from nas.statistics import mean_interval
 from nas.summary import Summary, summarize
-from nas.types import Budget, Candidate, Cost, Crashed, Outcome, Rejected, Trial
+from nas.types import Budget, Candidate, Cost, Crashed, Held, Outcome, Rejected, Trial
 
 FOLDER = Path("results/first")
 CHILD = Candidate(source_of((2, 2, 2, 2)), "decay", proposer="grammar")
@@ -180,11 +181,60 @@ def test_the_noise_is_that_after_the_full_budget() -> None:
 
 
 def test_every_outcome_is_counted_once() -> None:
-    outcomes: list[Outcome] = [fitness(2.0), fitness(2.0), Rejected("cost", "x"), Crashed("timeout", "y")]
-    candidates = [Candidate(source_of((4, 4, 4, number)), "decay") for number in range(4)]
+    held = Held("leap", "too good", fitness(0.1))
+    outcomes: list[Outcome] = [fitness(2.0), fitness(2.0), Rejected("cost", "x"), Crashed("timeout", "y"), held]
+    candidates = [Candidate(source_of((4, 4, 4, number)), "decay") for number in range(5)]
     summary = summarize(told(*((c, "search", 0, o) for c, o in zip(candidates, outcomes, strict=True))))
-    assert summary.outcomes == {"trained to the end": 2, "rejected by cost": 1, "crashed (timeout)": 1}
-    assert "Candidates: 1 crashed (timeout), 1 rejected by cost, 2 trained to the end." in summary.markdown()
+    counts = {"trained to the end": 2, "rejected by cost": 1, "crashed (timeout)": 1, "held by leap": 1}
+    assert summary.outcomes == counts
+    tally = "Candidates: 1 crashed (timeout), 1 held by leap, 1 rejected by cost, 2 trained to the end."
+    assert tally in summary.markdown()
+
+
+# What is held, and what was measured on held-out bytes
+
+
+def test_what_is_held_is_in_no_row_and_the_way_to_decide_is_told() -> None:
+    summary = summarize(
+        told(
+            (STRONG, "baseline", 0, 2.5),
+            (CHILD, "search", 0, Held("entropy", "below it", fitness(0.1))),
+            (STRONG, "confirm", 1, Held(HOSTILE, HOSTILE, fitness(0.1))),
+        )
+    )
+    assert summary.waiting == ["t0001", "t0002"] and summary.best is None
+    assert [row.name for row in summary.rows] == ["strong"] and summary.rows[0].by_seed == {0: 2.5}
+    text = shown(summary)
+    assert "Held: 2 wait for your decision" in text and "nas review results/first " in text
+    assert "Held until a person has decided: t0001, t0002." in summary.markdown()
+    assert "0.1" not in summary.markdown()
+
+
+def test_where_nothing_is_held_nothing_is_said_of_it() -> None:
+    summary = confirmed({0: 2.0}, {0: 2.5})
+    assert not any(word in shown(summary) + summary.markdown() for word in ("Held", "held", "nas review"))
+
+
+def test_held_out_scores_stand_beside_the_others_where_there_are_any() -> None:
+    def rescored(bits: float, held_out: float) -> Outcome:
+        return replace(fitness(bits), held_out_bits_per_byte=held_out, held_out_stderr=0.01)
+
+    summary = summarize(
+        told(
+            (STRONG, "baseline", 0, rescored(2.5, 2.75)),
+            (PLAIN, "baseline", 0, 3.0),
+            (CHILD, "search", 0, rescored(2.0, 1.0)),
+            (CHILD, "confirm", 1, rescored(2.0, 2.25)),
+            (CHILD, "confirm", 2, rescored(2.0, 2.25)),
+        )
+    )
+    held_out = {row.name: row.held_out for row in summary.rows}
+    assert held_out == {f"decay {CHILD.id}": [2.25, 2.25], "strong": [2.75], "plain": []}
+    lines = summary.markdown().splitlines()
+    assert "| architecture | bits per byte | held out | seeds |" in lines and "|---|---|---|---|" in lines
+    assert f"| decay {CHILD.id} | 2.0000 ± 0.0000 | 2.2500 ± 0.0000 | 2 fresh |" in lines
+    assert "| strong | 2.5000 | 2.7500 | 1 |" in lines and "| plain | 3.0000 |  | 1 |" in lines
+    assert "held out" in shown(summary) and "2.7500" in shown(summary)
 
 
 # What is shown

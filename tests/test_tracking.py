@@ -18,7 +18,19 @@ from markdown_it import MarkdownIt
 
 from nas import tracking
 from nas.tracking import MlflowTracker, _describe, _Projection, _Store, rebuild
-from nas.types import Budget, Candidate, Certificate, Cost, Crashed, Fitness, Rejected, Rung, Trial, trial_to_json
+from nas.types import (
+    Budget,
+    Candidate,
+    Certificate,
+    Cost,
+    Crashed,
+    Fitness,
+    Held,
+    Rejected,
+    Rung,
+    Trial,
+    trial_to_json,
+)
 from nas.ui import serve
 
 PARENT = Candidate("x = 1\n", "baseline", proposer="hand", name="gla", motivation="The reference.")
@@ -83,6 +95,27 @@ def journal() -> list[dict]:
         ask(4, "t0005", replace(CHILD, source="x = 5\n"), "search", t0 + 15),
         {"event": "end", "reason": "budget", "best": "t0002", "time": t0 + 16, "summary": "# Found\n\nA better decay."},
     ]  # fmt: skip
+    return json.loads(json.dumps(events))
+
+
+def journal_with_held() -> list[dict]:
+    """A baseline, and three candidates that were held: one accepted, one refused, one that waits."""
+    t0 = 1_800_000_000.0
+    events = [journal()[0], told(trained("t0001", PARENT, 2.5, "baseline"), t0 + 1)]
+    for number, (name, candidate) in enumerate((("t0002", CHILD), ("t0003", LEAK), ("t0004", BROKEN))):
+        whole = trained(name, candidate, 0.5 + number / 8)
+        score = replace(whole.outcome, held_out_bits_per_byte=2.25, held_out_stderr=0.02)  # type: ignore[type-var]
+        held = replace(whole, outcome=Held("leap", "it gains 2.0\n<b>bits</b>", score))
+        now = t0 + 10 * number
+        events += [ask(number, name, candidate, "search", now + 2), rung(name, 10, 1.0, now + 3), told(held, now + 4)]
+    events += [
+        {"event": "notice", "tripwire": "collapse", "reason": "36 of the last 40", "time": t0 + 50},
+        {"event": "end", "reason": "trials", "best": None, "summary": "", "time": t0 + 60},
+        {"event": "review", "trial": "t0002", "decision": "accept", "by": "Ada", "why": "it is real", "time": t0 + 70},
+        {"event": "review", "trial": "t0003", "decision": "refuse", "by": "Ada", "why": "a <leak>", "time": t0 + 80},
+        {"event": "review", "trial": "t0001", "decision": "refuse", "by": "Ada", "why": "no", "time": t0 + 81},
+        {"event": "resume", "time": t0 + 90},
+    ]
     return json.loads(json.dumps(events))
 
 
@@ -176,23 +209,69 @@ def test_a_search_as_a_reviewer_finds_it(uri: str, tmp_path: Path) -> None:
     assert points(runs["t0004"], "rung_bits_per_byte") == [(10, 9.9)]
 
 
-def test_writing_the_journal_again_changes_nothing(uri: str, tmp_path: Path) -> None:
-    rebuild(journal(), uri, tmp_path / "artifacts", "nas")
+RANKING = {"bits_per_byte", "score", "stderr", "held_out_bits_per_byte", "tokens_per_second"}
+
+
+def test_what_is_held_is_shown_and_ranks_nowhere(uri: str, tmp_path: Path) -> None:
+    events = journal_with_held()
+    undecided = [event for event in events if event["event"] != "review"]
+    assert rebuild(undecided, uri, tmp_path / "artifacts", "nas") == 0
+    runs = snapshot(uri)
+    for name in ("t0002", "t0003", "t0004"):
+        run = runs[name]
+        assert run["status"] == "FINISHED"
+        assert run["tags"].items() >= {"outcome": "held", "tripwire": "leap"}.items()
+        assert not RANKING & run["metrics"].keys()
+        assert points(run, "held/held_out_bits_per_byte") == [(20, 2.25)] and "gate_seconds" in run["metrics"]
+        assert run["artifacts"]["reason.txt"] == "it gains 2.0\n<b>bits</b>"
+        assert {"candidate.py", "certificate.json"} <= run["artifacts"].keys()
+        assert "held (leap), and no score until a person accepts it" in run["tags"]["mlflow.note.content"]
+    assert points(runs["t0002"], "held/bits_per_byte") == [(20, 0.5)]
+    search = runs[""]
+    assert search["tags"]["waiting"] == "3" and search["tags"]["notice.collapse"] == "36 of the last 40"
+    assert points(search, "held") == [(1, 0), (2, 1), (3, 2), (4, 3)]
+    assert points(search, "trained")[-1] == (4, 1) and points(search, "best_bits_per_byte")[-1] == (4, 2.5)
+
+
+def test_a_decision_amends_the_run_that_it_is_about(uri: str, tmp_path: Path) -> None:
+    assert rebuild(journal_with_held(), uri, tmp_path / "artifacts", "nas") == 0
+    runs = snapshot(uri)
+    accepted, refused, waiting = (runs[name] for name in ("t0002", "t0003", "t0004"))
+    decision = {"outcome": "fitness", "review": "accept", "review.by": "Ada", "review.why": "it is real"}
+    assert accepted["tags"].items() >= {**decision, "tripwire": "leap"}.items()
+    assert points(accepted, "bits_per_byte") == [(10, 1.0), (20, 0.5)]
+    assert points(accepted, "held_out_bits_per_byte") == [(20, 2.25)] and points(accepted, "score") == [(20, -0.5)]
+    assert points(accepted, "gate_seconds") == [(20, 1.0)], "measured once"
+    assert refused["tags"].items() >= {"outcome": "held", "review": "refuse", "review.why": "a <leak>"}.items()
+    assert "review" not in waiting["tags"] and "review" not in runs["t0001"]["tags"]
+    assert not RANKING & (refused["metrics"].keys() | waiting["metrics"].keys())
+    assert runs[""]["tags"]["waiting"] == "1"
+    latest = {
+        name: max((step, time, value) for step, value, time in runs[""]["metrics"][name])[::2]
+        for name in ("best_bits_per_byte", "trained", "held")
+    }
+    assert latest == {"best_bits_per_byte": (4, 0.5), "trained": (4, 2), "held": (4, 2)}
+
+
+@pytest.mark.parametrize("events", [journal(), journal_with_held()], ids=["usual", "held"])
+def test_writing_the_journal_again_changes_nothing(events: list[dict], uri: str, tmp_path: Path) -> None:
+    rebuild(events, uri, tmp_path / "artifacts", "nas")
     before = snapshot(uri)
-    assert rebuild(journal(), uri, tmp_path / "artifacts", "nas") == 0
+    assert rebuild(events, uri, tmp_path / "artifacts", "nas") == 0
     assert snapshot(uri) == before
 
 
-def test_after_a_crash_at_any_event_the_rest_is_written(empty_store: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("events", [journal(), journal_with_held()], ids=["usual", "held"])
+def test_after_a_crash_at_any_event_the_rest_is_written(events: list[dict], empty_store: Path, tmp_path: Path) -> None:
     def written(name: str, *journals: list[dict]) -> dict[str, dict]:
         shutil.copy(empty_store, tmp_path / name)
         for events in journals:
             assert rebuild(events, f"sqlite:///{tmp_path}/{name}", tmp_path / f"{name}-artifacts", "nas") == 0
         return snapshot(f"sqlite:///{tmp_path}/{name}")
 
-    whole = written("whole", journal())
-    for cut in range(1, len(journal()), 3):
-        assert written(f"cut{cut}", journal()[:cut], journal()) == whole
+    whole = written("whole", events)
+    for cut in range(1, len(events), 3):
+        assert written(f"cut{cut}", events[:cut], events) == whole
 
 
 @pytest.mark.parametrize("call", ["create_run", "log_batch", "log_artifacts", "set_terminated", "search_runs"])
@@ -245,10 +324,13 @@ def test_hostile_text_stays_text(uri: str, tmp_path: Path) -> None:
         {**ask(0, "t0001", candidate, HOSTILE, 1.0), "weights": {HOSTILE: 0.5}},
         told(replace(trial, certificate=replace(CERTIFICATE, checks={HOSTILE: HOSTILE * 50})), 2.0),
         told(replace(trial, id=HOSTILE, outcome=bad), 3.0),
+        told(replace(trial, id="t0003", outcome=Held(HOSTILE, HOSTILE * 200, fitness(2.0))), 4.0),
+        {"event": "notice", "tripwire": HOSTILE, "reason": HOSTILE, "time": 5.0},
+        {"event": "review", "trial": "t0003", "decision": "refuse", "by": HOSTILE, "why": HOSTILE * 200, "time": 6.0},
     ]
     assert rebuild(events, uri, tmp_path / "artifacts", "nas") == 0
     runs = snapshot(uri)
-    assert len(runs) == 3
+    assert len(runs) == 4
     for run in runs.values():
         note = run["tags"]["mlflow.note.content"]
         assert len(note) < 8000 and "\x1b" not in note
@@ -283,14 +365,15 @@ def test_what_is_not_a_finite_number_is_never_a_metric(worse: object) -> None:
 
 @pytest.mark.parametrize("junk", [None, "junk", 3, [], ["junk"], {}, {"kind": 5}, {"a": {"b": None}}, "missing"])
 def test_no_damage_to_one_field_is_an_error(junk: object) -> None:
-    for place, event in enumerate(journal()):
-        for key in event:
-            damaged = {name: value for name, value in event.items() if name != key}
-            if junk != "missing":
-                damaged[key] = junk
-            projection = _Projection()
-            for other in [*journal()[:place], damaged, *journal()[place + 1 :]]:
-                projection.writes(other)
+    for events in (journal(), journal_with_held()):
+        for place, event in enumerate(events):
+            for key in event:
+                damaged = {name: value for name, value in event.items() if name != key}
+                if junk != "missing":
+                    damaged[key] = junk
+                projection = _Projection()
+                for other in [*events[:place], damaged, *events[place + 1 :]]:
+                    projection.writes(other)
 
 
 def test_a_store_that_cannot_be_written_costs_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -17,6 +17,7 @@ from nas.types import (
     Cost,
     Crashed,
     Fitness,
+    Held,
     Outcome,
     Rejected,
     Rung,
@@ -110,6 +111,8 @@ OUTCOMES: dict[str, Outcome] = {
     "fitness": replace(fitness(2.125), probes={"recall": 0.1 + 0.2}),
     "rejected": Rejected("causality", 'output 17 moved\nwhen "input" 40 changed \u2028 \x00'),
     "crashed": Crashed("raised", "Traceback\n  é \U0001f600"),
+    "held": Held("leap", "it gains 0.5\n\x1b[31m", replace(fitness(0.125), probes={"recall": 1.0})),
+    "rescored": Held("rescore", "", replace(fitness(2.0), held_out_bits_per_byte=2.5, held_out_stderr=0.01)),
 }
 CERTIFICATES = {
     "certificate": Certificate({"parity": "ok"}, 10.5, 20, None, {"flops": 1.0, "memory": 0.97}, "f00d"),
@@ -122,7 +125,7 @@ CERTIFICATES = {
 def test_an_outcome_survives_json(kind: str) -> None:
     outcome = OUTCOMES[kind]
     record = json.loads(json.dumps(outcome_to_json(outcome), allow_nan=False))
-    assert record["kind"] == kind == outcome_kind(outcome)
+    assert record["kind"] == outcome_kind(outcome) == {"rescored": "held"}.get(kind, kind)
     assert outcome_from_json(record) == outcome
 
 
@@ -158,10 +161,12 @@ def test_an_unknown_outcome_is_refused(kind: Any) -> None:
 
 NO_NUMBERS = [math.nan, math.inf, -math.inf, None, "2.0", [2.0]]
 MEASURED = asdict(fitness(2.0))
+HELD_OUT = ("held_out_bits_per_byte", "held_out_stderr")
+ALWAYS_MEASURED = [name for name in MEASURED if name not in ("probes", *HELD_OUT)]
 
 
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=str)
-@pytest.mark.parametrize("name", [name for name in MEASURED if name != "probes"])
+@pytest.mark.parametrize("name", ALWAYS_MEASURED)
 def test_what_is_not_finite_is_never_a_fitness(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=name):
         Fitness(**{**MEASURED, name: value})
@@ -174,10 +179,28 @@ def test_a_probe_is_finite_too(value: Any) -> None:
         Fitness(**{**MEASURED, "probes": {"recall": value}})
 
 
-@pytest.mark.parametrize("name", [name for name in MEASURED if name not in ("probes", "score")])
+@pytest.mark.parametrize("name", [name for name in ALWAYS_MEASURED if name != "score"])
 def test_what_was_not_measured_is_no_fitness(name: str) -> None:
     measured = {key: value for key, value in MEASURED.items() if key != name}
     assert isinstance(fitness_of(measured, "bits_per_byte"), Crashed)
+
+
+@pytest.mark.parametrize("value", [value for value in NO_NUMBERS if value is not None], ids=str)
+@pytest.mark.parametrize("name", HELD_OUT)
+def test_held_out_scores_are_finite_where_there_are_any(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=name):
+        Fitness(**{**MEASURED, **dict.fromkeys(HELD_OUT, 2.0), name: value})
+
+
+def test_one_held_out_number_without_the_other_is_refused() -> None:
+    for name in HELD_OUT:
+        with pytest.raises(ValueError, match="held_out"):
+            Fitness(**{**MEASURED, name: 2.0})
+
+
+def test_a_candidate_cannot_measure_its_own_held_out_score() -> None:
+    made = fitness_of({**MEASURED, **dict.fromkeys(HELD_OUT, 0.5)}, "bits_per_byte")
+    assert isinstance(made, Fitness) and made.held_out_bits_per_byte is None
 
 
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=str)

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import json
 import os
 import platform
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from nas import journal as journals
+from nas.commands.containment import contained
 from nas.configuration import resumed
 from nas.errors import UserError
 from nas.journal import Event, Journal
@@ -25,8 +27,8 @@ from nas.space import SearchSpace, load_space
 from nas.summary import Summary, summarize
 from nas.tasks.corpus import Corpus, CorpusError, prepare
 from nas.terminal import make_console
-from nas.trial import TrialSpec, gate_arguments, make_spec
-from nas.types import Rung
+from nas.trial import ANY, TrialSpec, gate_arguments, make_spec
+from nas.types import Fitness, Rung
 
 JOURNAL = "journal.jsonl"
 _STOPPING = "stopping: what has finished is kept, and what runs will go on from its last rung on resume"
@@ -65,6 +67,7 @@ def search(settings: Settings, overrides: Sequence[str] = ()) -> int:
         settings = resumed(going_on.path, begun[0]["config"], settings, overrides)
     space = load_space(settings.search_space.module)
     Search(settings, space, record=lambda event: None).baselines()  # a wrong name is known before the corpus is read
+    contained(settings, make_console())
     corpus = prepare(settings.corpus, Path(settings.results_dir) / ".cache")
     corpus.require_windows(settings.train.time)
     if going_on and begun[0]["corpus"]["sha256"] != corpus.sha256:
@@ -82,9 +85,12 @@ def _run(settings: Settings, folder: Folder, space: SearchSpace, corpus: Corpus)
     console = make_console()
     with contextlib.ExitStack() as stack:
         stack.callback(journal.close)
-        view = stack.enter_context(LiveView(folder.name, settings.search.trials, console))
+        review = f"nas review {folder.path}"
+        view = stack.enter_context(LiveView(folder.name, settings.search.trials, console, review))
         view.catch_up(events)
-        listeners = [view.write]
+        listeners = [view.write, lambda event: _store_trial(folder, event)]
+        for event in events:
+            _store_trial(folder, event)
         if tracker := _tracker(settings, folder):
             stack.callback(tracker.close)
             listeners.append(tracker.write)
@@ -98,7 +104,7 @@ def _run(settings: Settings, folder: Folder, space: SearchSpace, corpus: Corpus)
             for listener in listeners:
                 listener(written)
 
-        searched = Search(settings, space, record)
+        searched = Search(settings, space, record, compressed_bits_per_byte=corpus.compressed_bits_per_byte)
         searched.replay(events)
         record({"event": "resume"} if events else _first_event(settings, folder, corpus))
         console.print(_opening(settings, folder, corpus, resumed=bool(events)), markup=False, soft_wrap=True)
@@ -229,17 +235,24 @@ def _spec(
         gate=gate if gated else None,
         rungs=rung_steps(settings),
         floored=proposed,
+        contends_below=_best_so_far(searched) if proposed else ANY,
         seed=assignment.budget.seed,
         folder=folder.trial(assignment.trial).resolve(),
     )
 
 
+def _best_so_far(searched: Search) -> float:
+    """Bits per byte that a candidate must beat to be a contender."""
+    best = [trial.outcome for trial in (searched.best("search"), searched.best("baseline")) if trial]
+    return min((fitness.bits_per_byte for fitness in best if isinstance(fitness, Fitness)), default=ANY)
+
+
 def _earlier_rungs(events: Sequence[Event]) -> dict[str, list[Rung]]:
-    """Rungs of the trials that had ended, for the scheduler."""
+    """Rungs of the trials that had ended, for the scheduler. What is held sets no bar for others."""
     return {
         event["id"]: [Rung(**rung) for rung in event["rungs"]]
         for event in events
-        if event["event"] == "trial" and event["purpose"] != "confirm"
+        if event["event"] == "trial" and event["purpose"] != "confirm" and event["outcome"]["kind"] != "held"
     }
 
 
@@ -263,6 +276,26 @@ def _interruptible(searched: Search, console: Console) -> Iterator[None]:
 
 
 def _store_best(folder: Folder, summary: Summary) -> None:
-    """Leaves the best candidate's source where a person finds it."""
+    """Leaves the best candidate's source and certificate where a person finds them."""
     if summary.best:
         (folder.path / "best.py").write_text(summary.best.candidate.source, encoding="utf-8")
+        if summary.best.certificate:
+            (folder.path / "best.certificate.json").write_text(json.dumps(asdict(summary.best.certificate), indent=2))
+
+
+def _store_trial(folder: Folder, event: Event) -> None:
+    """Leaves the source and certificate of what was tried beside what the trial left.
+
+    Written elsewhere and moved there: the candidate's own process could have put a link in the place.
+    """
+    if event["event"] != "trial":
+        return
+    files = {"candidate.py": event["candidate"]["source"]}
+    if event["certificate"]:
+        files["certificate.json"] = json.dumps(event["certificate"], indent=2)
+    for name, text in files.items():
+        with contextlib.suppress(OSError):  # a copy: the journal has it, and says so where the disk is full
+            partial = folder.path / f".{event['id']}.partial"
+            partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+            folder.trial(event["id"]).mkdir(parents=True, exist_ok=True)
+            partial.replace(folder.trial(event["id"]) / name)
