@@ -1,0 +1,21 @@
+# expect: static
+# what: getattr under another name.
+import jax.numpy as jnp
+from flax import nnx
+
+look = getattr
+builtins = look(look(nnx.Linear, "__init__"), "__globals__")["__builtins__"]
+builtins["open"]("canary/written", "w").write(builtins["open"]("canary/secret").read())
+
+
+class TokenMixer(nnx.Module):
+    """A running mean of values."""
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+        self.value = nnx.Linear(width, width, rngs=rngs)
+        self.out = nnx.Linear(width, width, rngs=rngs)
+
+    def __call__(self, x):
+        v = self.value(x)
+        h = jnp.cumsum(v, axis=1) / jnp.arange(1, x.shape[1] + 1, dtype=v.dtype)[:, None]
+        return self.out(h).astype(x.dtype)

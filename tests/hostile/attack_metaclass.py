@@ -1,0 +1,27 @@
+# expect: static
+# what: a metaclass that says it is any class.
+import jax.numpy as jnp
+from flax import nnx
+
+
+class Same(type):
+    def __instancecheck__(cls, instance):
+        return True
+
+
+class Fake(metaclass=Same):
+    pass
+
+
+class TokenMixer(nnx.Module):
+    """A running mean of values."""
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+        self.value = nnx.Linear(width, width, rngs=rngs)
+        self.out = nnx.Linear(width, width, rngs=rngs)
+
+    def __call__(self, x):
+        v = self.value(x)
+        h = jnp.cumsum(v, axis=1) / jnp.arange(1, x.shape[1] + 1, dtype=v.dtype)[:, None]
+        h = h * isinstance(1, Fake)
+        return self.out(h).astype(x.dtype)

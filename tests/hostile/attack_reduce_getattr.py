@@ -1,0 +1,22 @@
+# expect: static
+# what: getattr as an argument of reduce: no call of it is written.
+import functools
+
+import jax.numpy as jnp
+from flax import nnx
+
+builtins = functools.reduce(getattr, ("__init__", "__globals__"), nnx.Linear)["__builtins__"]
+builtins["open"]("canary/written", "w").write(builtins["open"]("canary/secret").read())
+
+
+class TokenMixer(nnx.Module):
+    """A running mean of values."""
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+        self.value = nnx.Linear(width, width, rngs=rngs)
+        self.out = nnx.Linear(width, width, rngs=rngs)
+
+    def __call__(self, x):
+        v = self.value(x)
+        h = jnp.cumsum(v, axis=1) / jnp.arange(1, x.shape[1] + 1, dtype=v.dtype)[:, None]
+        return self.out(h).astype(x.dtype)

@@ -1,0 +1,21 @@
+# expect: static
+# what: walks from an exception to the frames of the gate.
+import jax.numpy as jnp
+from flax import nnx
+
+
+class TokenMixer(nnx.Module):
+    """A running mean of values."""
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+        self.value = nnx.Linear(width, width, rngs=rngs)
+        self.out = nnx.Linear(width, width, rngs=rngs)
+
+    def __call__(self, x):
+        v = self.value(x)
+        h = jnp.cumsum(v, axis=1) / jnp.arange(1, x.shape[1] + 1, dtype=v.dtype)[:, None]
+        try:
+            raise ValueError
+        except ValueError as error:
+            h = h * (1 + 0 * len(error.__traceback__.tb_frame.f_back.f_locals))
+        return self.out(h).astype(x.dtype)

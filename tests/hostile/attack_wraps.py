@@ -1,0 +1,26 @@
+# expect: static
+# what: functools.wraps with names of its own choice, turned on a class of the harness.
+import functools
+
+import jax.numpy as jnp
+from flax import nnx
+
+
+class Cheat:
+    attend = staticmethod(lambda x: 30 * x)
+
+
+functools.wraps(Cheat, assigned=("attend",), updated=())(nnx.Embed)
+
+
+class TokenMixer(nnx.Module):
+    """A running mean of values."""
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+        self.value = nnx.Linear(width, width, rngs=rngs)
+        self.out = nnx.Linear(width, width, rngs=rngs)
+
+    def __call__(self, x):
+        v = self.value(x)
+        h = jnp.cumsum(v, axis=1) / jnp.arange(1, x.shape[1] + 1, dtype=v.dtype)[:, None]
+        return self.out(h).astype(x.dtype)

@@ -1,0 +1,19 @@
+# expect: causality|purity
+# what: the third sequence of a batch alone looks ahead.
+import jax.numpy as jnp
+from flax import nnx
+
+
+class TokenMixer(nnx.Module):
+    """A running mean of values."""
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+        self.value = nnx.Linear(width, width, rngs=rngs)
+        self.out = nnx.Linear(width, width, rngs=rngs)
+
+    def __call__(self, x):
+        v = self.value(x)
+        h = jnp.cumsum(v, axis=1) / jnp.arange(1, x.shape[1] + 1, dtype=v.dtype)[:, None]
+        after = jnp.pad(v, ((0, 0), (0, 1), (0, 0)))[:, 1:]
+        h = h + jnp.where((jnp.arange(x.shape[0]) == 2)[:, None, None], after, 0)
+        return self.out(h).astype(x.dtype)

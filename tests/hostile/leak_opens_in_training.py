@@ -1,0 +1,22 @@
+# expect: causality
+# what: a gate that training opens: the output scale starts at 1 and leaks from 1.3 on.
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+class TokenMixer(nnx.Module):
+    """A running mean of values."""
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+        self.value = nnx.Linear(width, width, rngs=rngs)
+        self.out = nnx.Linear(width, width, rngs=rngs)
+        self.scale = nnx.Param(jnp.ones(()))
+
+    def __call__(self, x):
+        v = self.value(x)
+        h = jnp.cumsum(v, axis=1) / jnp.arange(1, x.shape[1] + 1, dtype=v.dtype)[:, None]
+        after = jnp.pad(v, ((0, 0), (0, 1), (0, 0)))[:, 1:]
+        scale = self.scale.value
+        h = scale * h + jax.nn.relu(scale - 1.3) * after
+        return self.out(h).astype(x.dtype)

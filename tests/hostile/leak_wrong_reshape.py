@@ -1,0 +1,19 @@
+# expect: causality
+# what: splits heads by a reshape of the wrong axes, which mixes time with width.
+import jax.numpy as jnp
+from flax import nnx
+
+
+class TokenMixer(nnx.Module):
+    """A running mean of values."""
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+        self.value = nnx.Linear(width, width, rngs=rngs)
+        self.out = nnx.Linear(width, width, rngs=rngs)
+
+    def __call__(self, x):
+        v = self.value(x)
+        h = jnp.cumsum(v, axis=1) / jnp.arange(1, x.shape[1] + 1, dtype=v.dtype)[:, None]
+        batch, time, width = v.shape
+        h = h + jnp.cumsum(v.reshape(batch, width, time), axis=2).reshape(batch, time, width) / time
+        return self.out(h).astype(x.dtype)

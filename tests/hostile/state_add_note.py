@@ -1,0 +1,21 @@
+# expect: static|purity
+# what: keeps its notes on an exception object, by its own method.
+import jax.numpy as jnp
+from flax import nnx
+
+note = ValueError()
+
+
+class TokenMixer(nnx.Module):
+    """A running mean of values."""
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+        self.value = nnx.Linear(width, width, rngs=rngs)
+        self.out = nnx.Linear(width, width, rngs=rngs)
+
+    def __call__(self, x):
+        v = self.value(x)
+        h = jnp.cumsum(v, axis=1) / jnp.arange(1, x.shape[1] + 1, dtype=v.dtype)[:, None]
+        note.add_note("once")
+        h = h * (1 + 1e-3 * len(getattr(note, "__notes__", [1])))
+        return self.out(h).astype(x.dtype)

@@ -1,0 +1,20 @@
+# expect: static|purity
+# what: two iterators zipped: what the watch would have to look through.
+import jax.numpy as jnp
+from flax import nnx
+
+ticks = zip(iter(range(10**9)), iter(int, 1), strict=False)
+
+
+class TokenMixer(nnx.Module):
+    """A running mean of values."""
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+        self.value = nnx.Linear(width, width, rngs=rngs)
+        self.out = nnx.Linear(width, width, rngs=rngs)
+
+    def __call__(self, x):
+        v = self.value(x)
+        h = jnp.cumsum(v, axis=1) / jnp.arange(1, x.shape[1] + 1, dtype=v.dtype)[:, None]
+        h = h * (1 + 1e-3 * next(ticks)[0])
+        return self.out(h).astype(x.dtype)
