@@ -16,7 +16,7 @@ from nas.settings import ExecutionSettings
 from nas.trial import TrialSpec
 from nas.types import Crashed, Fitness, Rung
 
-SPEC = TrialSpec("", None, 1.0, 1, {}, {}, {}, 1, [10, 40], None, "bits_per_byte", "/nowhere")
+SPEC = TrialSpec("", None, 1.0, 1, False, {}, {}, {}, 1, [10, 40], None, None, 0.01, "bits_per_byte", "/nowhere")
 MEASURED = {
     "step": 10,
     "bits_per_byte": 3.0,

@@ -4,11 +4,13 @@ Expected: about a minute on one core.
 """
 
 import functools
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from nas.gate import CHECKS, GateSettings, inspect
+from nas.sandbox import Limits
 from nas.types import Certificate, Rejected
 
 FOLDER = Path(__file__).parent / "candidates"
@@ -20,14 +22,23 @@ SETTINGS = GateSettings(
 )
 
 
-@functools.cache
-def verdict(name):
-    started = []
-    return inspect((FOLDER / name).read_text(), SETTINGS, started.append), started
+@pytest.fixture(scope="module")
+def verdict(box, tmp_path_factory):
+    """Name -> (the verdict, the checks that were started). In the box: some of them patch the libraries."""
+    scratch = tmp_path_factory.mktemp("gate")
+
+    @functools.cache
+    def verdict(name):
+        arguments = {"source": (FOLDER / name).read_text(), "settings": asdict(SETTINGS)}
+        *started, last = box.run("nas.gate.boxed:boxed", arguments, scratch / name, Limits(seconds=300))
+        [(kind, fields)] = [(key, value) for key, value in last["result"].items()]
+        return {"certificate": Certificate, "rejected": Rejected}[kind](**fields), [m["started"] for m in started]
+
+    return verdict
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("*.py")))
-def test_is_judged_by_the_right_check(name):
+def test_is_judged_by_the_right_check(name, verdict):
     expected = (FOLDER / name).read_text().splitlines()[0].removeprefix("# expect: ")
     result, started = verdict(name)
     if expected == "good":
@@ -42,17 +53,17 @@ def test_is_judged_by_the_right_check(name):
         assert started == list(CHECKS[: len(started)])
 
 
-def test_a_reason_says_where_and_by_how_much():
+def test_a_reason_says_where_and_by_how_much(verdict):
     result, _ = verdict("leak_plain.py")
     assert "output" in result.reason and "relative" in result.reason and "time 256" in result.reason
 
 
-def test_an_error_is_reported_with_its_line():
+def test_an_error_is_reported_with_its_line(verdict):
     result, _ = verdict("contract_two_line_error.py")
     assert result.reason.startswith("raised RuntimeError: the end at line 7: `raise RuntimeError(")
 
 
-def test_no_step_is_said_so():
+def test_no_step_is_said_so(verdict):
     assert verdict("good_sliding_window.py")[0].checks["parity"] == "no step"
     assert verdict("good_sliding_window.py")[0].state_bytes is None
     assert verdict("good_cumulative_mean.py")[0].state_bytes == 16 * 4 + 4
