@@ -120,7 +120,7 @@ class Summary:
         held_out = any(row.held_out for row in self.rows)
         headers = (
             "architecture",
-            "what it is",
+            "kind",
             "bits/byte",
             *["held out"][:held_out],
             "seeds",

@@ -11,6 +11,7 @@ from nas.gate.settings import Fault, GateSettings
 
 LENGTHS = (1, 2, 17, 63, 64, 65)  # edges of chunks, and multiples of none
 _PATTERN = 8  # numbers per compressed byte, and more
+_DIFFERENTIATED = 1e-3  # relative; another compilation of the same program rounds otherwise
 LARGE = 10  # the scale of inputs at which values and gradients are finite still
 
 
@@ -112,7 +113,9 @@ def _gradients(probe: Probe) -> None:
         (probe.near, "randomised parameters"),
         (probe.bold, ""),
     ):
-        _, of_params, of_x = probe.gradients(params, x, cotangent)
+        y, of_params, of_x = probe.gradients(params, x, cotangent)
+        if params is probe.near:
+            _same(y, probe.base_output("plain"))
         if words:
             _finite_gradients(probe, of_params, of_x, f"{words}, time {probe.train}")
         largest = max(rms(gradient) for gradient in of_params)
@@ -121,6 +124,12 @@ def _gradients(probe: Probe) -> None:
             return
     if dead:
         raise Fault("contract", f"parameter `{min(dead)}` gets no gradient: it changes no output")
+
+
+def _same(differentiated: np.ndarray, plain: np.ndarray) -> None:
+    moved = float(np.abs(differentiated - plain).max()) / rms(plain)
+    if moved > _DIFFERENTIATED:
+        raise Fault("purity", f"while it is differentiated the output is another one (by {moved:.1e}, relative)")
 
 
 def _finite_gradients(probe: Probe, of_params: list[np.ndarray], of_x: np.ndarray, words: str) -> None:

@@ -371,9 +371,10 @@ def _judge(costs: dict[int, Cost], settings: GateSettings, what: str = "forward 
         ("peak_bytes", "memory"),
     ):
         exponent = _slope(costs, attribute)
+        hint = "" if what == "forward pass" else ": what a loop reads by index, give it as xs (else it costs all of it)"
         if exponent > settings.max_exponent:
             raise Fault(
                 "cost",
                 f"{words} of the {what} grow with exponent {exponent:.2f} in time (at most {settings.max_exponent}) "
-                f"between times {min(costs)} and {max(costs)}",
+                f"between times {min(costs)} and {max(costs)}{hint}",
             )

@@ -17,7 +17,7 @@ _WIDE: dict[np.dtype[Any], np.dtype[Any]] = {np.dtype("complex64"): np.dtype("co
 _NARROW = {np.dtype(kind): kind for kind in (jnp.float16, jnp.bfloat16)}
 _WIDE |= {np.dtype(kind): np.dtype("float64") for kind in ("float32", "float16", jnp.bfloat16)}
 
-PLAIN = 1e-3  # a relative difference that no float32 rounding makes under ordinary parameters
+PLAIN = 1e-4  # a relative difference that no float32 rounding makes under ordinary parameters
 ROUNDED = 1e-2  # and none that goes on to a cast to less
 NO_DOUBLE = 1e-6  # what float32 may differ by where there is nothing to compare with
 IN_DOUBLE = 1e-9

@@ -89,8 +89,9 @@ def _state(probe: Probe, settings: GateSettings) -> int:
         x_t = jax.ShapeDtypeStruct((batch, settings.width), dtype)
         with probe.candidate("parity"):
             y_t, state, after = jax.eval_shape(one_step, probe.initial, probe.rest, x_t)
-        if (getattr(y_t, "shape", None), getattr(y_t, "dtype", None)) != (x_t.shape, x_t.dtype):
-            raise Fault("parity", f"`step` returns {_words(y_t)} for {_words(x_t)}")
+        shape, kind = getattr(y_t, "shape", None), getattr(y_t, "dtype", None)
+        if shape != x_t.shape or kind not in (x_t.dtype, jnp.float32):  # as in `__call__`
+            raise Fault("parity", f"`step` returns {_words(y_t)} for {_words(x_t)}: cast the output to x_t.dtype")
         before_tree: Any = jax.tree.structure(state)
         if before_tree != jax.tree.structure(after):
             raise Fault("parity", "`step` returns a state of another structure than `init_state`")

@@ -41,7 +41,7 @@ OFTEN: dict[str, Any] = {**HURRY, "xla_backend_optimization_level": "1"}
 # one sees the same few embeddings again and again ("words").
 KINDS = ("plain", "normed", "words", "small", "large", "shifted")
 _SCALES = {"small": 0.1, "large": 10.0}
-_WORDS = 8
+_WORDS = 96
 _ROWS_TOKENS = 65_536  # of one run at the training length: above it fewer rows than the training batch are run
 _CROWD = 17  # a batch that no check uses otherwise, and larger than those of small searches
 
@@ -150,10 +150,20 @@ class Probe:
             self.params_count = len(jax.tree.leaves(params))
             return jax.tree.leaves((params, rest))
 
+        def stack() -> Any:
+            """As the harness makes its layers, all at once."""
+            make = nnx.vmap(lambda rngs: self.mixer(settings.width, settings.heads, rngs=rngs), in_axes=0, out_axes=0)
+            self.stacked, params, _ = _split(make(nnx.Rngs(0).split(2)))
+            return jax.tree.leaves(params)
+
         with self.candidate():
             built = jax.jit(lambda: build()).trace()
             graph = self.graph
+            _no_arrays_in(graph)
             again = jax.jit(lambda: build()).trace()
+            jax.jit(stack).trace()
+        if self.stacked != graph:
+            raise Fault("purity", "the mixer of a stack of layers is made otherwise than one by itself: make all alike")
         programs.check(built.jaxpr, "construction")
         if graph != self.graph or text_of(built.jaxpr) != text_of(again.jaxpr):
             raise Fault("purity", "constructed twice with the same seed, the mixer differs: keep nothing between calls")
@@ -310,13 +320,21 @@ class Probe:
         """[batch, time, width] of one of `KINDS`."""
         x = self.noise((batch, time, self.settings.width))
         if kind == "words":
-            vocabulary = normed(self.noise((_WORDS, self.settings.width)))
-            return vocabulary[self.generator.integers(_WORDS, size=(batch, time))]
+            return normed(self.noise((_WORDS, self.settings.width)))[self._text(batch, time)]
         if kind == "normed":
             return normed(x)
         if kind == "shifted":
             return normed(x + 1)
         return np.float32(_SCALES.get(kind, 1.0)) * x
+
+    def _text(self, batch: int, time: int) -> np.ndarray:
+        """[batch, time] of numbers below `_WORDS`: few of them often, most seldom, now and then one many times over."""
+        often = 1 / np.arange(1, _WORDS + 1)
+        words = self.generator.choice(_WORDS, size=(batch, time), p=often / often.sum())
+        for row in words:
+            for start in self.generator.integers(time, size=1 + time // 40):
+                row[start : start + self.generator.integers(2, 32)] = row[start]
+        return words
 
     @functools.cache  # noqa: B019  (a probe lives as long as its verdict)
     def base(self, kind: str) -> np.ndarray:
@@ -347,6 +365,17 @@ class Probe:
 
     def noise(self, shape: tuple[int, ...]) -> np.ndarray:
         return self.generator.standard_normal(shape).astype(np.float32)
+
+
+def _no_arrays_in(graph: Any) -> None:
+    """Raises Fault if an array is kept as a plain attribute: Flax takes those for constants of the structure."""
+    for name, kept in graph.attributes:
+        if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(getattr(kept, "value", None))):
+            raise Fault(
+                "contract",
+                f"the attribute `{name}` is an array made in __init__: keep it as nnx.Param, or, if it is not trained, "
+                f"as nnx.Variable, nnx.data or a tuple of numbers",
+            )
 
 
 def _split(module: Any) -> tuple[Any, Any, Any]:

@@ -8,6 +8,7 @@ import ast
 import importlib
 import keyword
 import string
+import sys
 import types
 from collections.abc import Iterable, Iterator, MutableMapping, MutableSequence, MutableSet
 from contextlib import contextmanager
@@ -154,19 +155,27 @@ class _Reader(ast.NodeVisitor):
         if isinstance(node, ast.ImportFrom):
             if node.level or node.module is None:
                 raise self._refuse(node, "a relative import is not allowed")
+            if node.module == "__future__" and [alias.name for alias in node.names] == ["annotations"]:
+                return
             for alias in node.names:
                 path = f"{node.module}.{alias.name}"
-                if alias.name == "*" or not (node.module in self.allowed or path in self.allowed):
+                if alias.name == "*" or not (self._may_import(node.module) or path in self.allowed):
                     raise self._refuse(node, f"`from {node.module} import {alias.name}` is not allowed")
                 self._check_path(path, node)
                 self.paths[alias.asname or alias.name] = path
             return
         for alias in node.names:
-            if alias.name not in self.allowed:
+            if not self._may_import(alias.name):
                 raise self._refuse(node, f"`import {alias.name}` is not allowed")
             self.paths[alias.asname or alias.name.split(".")[0]] = (
                 alias.name if alias.asname else alias.name.split(".")[0]
             )
+
+    def _may_import(self, module: str) -> bool:
+        """Modules that are allowed, and those of JAX's that can be had as its attributes."""
+        parts = module.split(".")
+        part_of_jax = "jax" in self.allowed and parts[0] == "jax" and len(parts) > 1 and parts[1] in JAX_ATTRIBUTES
+        return module in self.allowed or part_of_jax
 
     def _path(self, node: ast.AST) -> str | None:
         """`jnp.linalg.norm` -> "jax.numpy.linalg.norm"; None where it does not hang on an import."""
@@ -221,7 +230,8 @@ class _Reader(ast.NodeVisitor):
             raise self._refuse(node, f"`{path}` is not in an allowed module")
 
     def _is_module(self, path: str) -> bool:
-        return path in self.allowed or any(module.startswith(path + ".") for module in self.allowed)
+        known = {*self.allowed, *(path for path in self.paths.values() if path in sys.modules)}
+        return path in known or any(module.startswith(path + ".") for module in known)
 
     # Nodes.
 

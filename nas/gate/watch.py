@@ -1,10 +1,11 @@
 """What a candidate could write to outside its own call, remembered and compared."""
 
+import collections
 import functools
 import os
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -13,7 +14,9 @@ from flax import nnx
 
 from nas.gate.settings import Fault
 
-_DEPTH = 8
+_MOST = 100_000  # objects that are looked at
+_PLAIN = (str, bytes, int, float, complex, bool, type(None))
+_FUNCTIONS = (types.FunctionType, functools.partial, types.MethodType)
 _DULL = frozenset({"__dict__", "__weakref__", "__doc__", "__annotations__", "__module__"})
 _WATCHED = ("jax", "jax.numpy", "jax.nn", "jax.lax", "jax.random", "jax.scipy", "jax.tree", "jax.tree_util")
 _STANDARD = ("builtins", "dataclasses", "einops", "functools", "math", "numpy", "optax", "sys", "typing")
@@ -47,9 +50,8 @@ class Watch:
         if self.module is None:
             return {}
         owner = str(self.module.get("__name__"))
-        attributes = [
-            (name, _freeze(getattr(kept, "value", None), owner, _DEPTH)) for name, kept in self.graph.attributes
-        ]
+        frozen = _Freezer(owner)
+        attributes = [(name, frozen(getattr(kept, "value", None))) for name, kept in self.graph.attributes]
         return freeze(self.module) | {"TokenMixer()": tuple(attributes)}
 
     def changed(self) -> str | None:
@@ -101,58 +103,112 @@ def _process() -> dict[str, Any]:
 
 
 def freeze(module: dict[str, Any]) -> dict[str, Any]:
-    """A module's names -> values that change when what they hold does."""
-    owner = str(module.get("__name__"))
-    return {name: _freeze(value, owner, _DEPTH) for name, value in module.items() if not name.startswith("__")}
+    """A module's names -> values that change when what they hold does.
+
+    Raises:
+      Fault: if it holds what changes whenever it is used, or more than can be looked through.
+    """
+    frozen = _Freezer(str(module.get("__name__")))
+    return {name: frozen(value) for name, value in module.items() if not name.startswith("__")}
 
 
-def _freeze(value: Any, owner: str, depth: int) -> Any:
-    if isinstance(value, str | bytes | int | float | complex | bool | type(None)):
-        return (type(value).__name__, repr(value))
-    if depth == 0 or isinstance(value, types.ModuleType):
-        return id(value)
-    if isinstance(value, jax.core.Tracer):
-        return ("tracer", id(value))
-    if isinstance(value, np.ndarray | jax.Array):
-        if value.size > 1 << 20 or jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
-            return id(value)  # jax.Array does not change; a NumPy array this large would be slow to read
-        return (id(value), np.asarray(value).tobytes())
+class _Freezer:
+    """Looks at each object once, through whatever holds it.
 
-    def go(item: Any) -> Any:
-        return _freeze(item, owner, depth - 1)
+    Args:
+      owner: name of the module whose objects are looked into; of others, only what they hold of it.
+    """
 
-    if isinstance(value, dict):
-        return (id(value), tuple((repr(key)[:80], go(item)) for key, item in value.items()))
-    if isinstance(value, list | tuple):
-        return (id(value) if isinstance(value, list) else 0, tuple(map(go, value)))
-    if isinstance(value, set | frozenset):
-        return (id(value), len(value), tuple(sorted(repr(item)[:80] for item in value)))
-    if isinstance(value, Iterator):
-        raise Fault("purity", f"the module keeps a {type(value).__name__}, which moves with every use")
-    if isinstance(value, functools._lru_cache_wrapper):
-        raise Fault("purity", "the module keeps a cache, which remembers calls: keep no state between calls")
-    if isinstance(value, bytearray):
-        return (id(value), bytes(value))
-    if isinstance(value, functools.partial):
-        return (id(value), go(value.func), go(value.args), go(value.keywords))
-    if isinstance(value, types.MethodType):
-        return (go(value.__func__), go(value.__self__))
-    if isinstance(value, nnx.Variable | nnx.Module):
-        return (id(value), tuple((name, go(item)) for name, item in vars(value).items()))
-    if isinstance(value, types.FunctionType):
-        if value.__globals__.get("__name__") != owner:
-            return id(value)
-        cells = tuple(filter(lambda held: held is not value, map(_held, value.__closure__ or ())))
-        return (id(value), tuple(map(go, (cells, value.__defaults__, value.__kwdefaults__, value.__dict__))))
-    if not isinstance(value, type) and isinstance(wrapped := getattr(value, "__wrapped__", None), types.FunctionType):
-        return (id(value), go(wrapped))  # jax.jit and its like
-    kind = value if isinstance(value, type) else type(value)
-    if getattr(kind, "__module__", None) == owner and hasattr(value, "__dict__"):
-        return (id(value), tuple((name, go(item)) for name, item in vars(value).items() if name not in _DULL))
-    return id(value)
+    def __init__(self, owner: str):
+        self.owner = owner
+        self.seen: dict[int, Any] = {}  # id -> the object: kept, so that no other gets its id meanwhile
+
+    def __call__(self, value: Any, foreign: bool = False) -> Any:
+        kind = type(value)
+        if kind in _PLAIN:
+            return (kind.__name__, repr(value))
+        if id(value) in self.seen or isinstance(value, types.ModuleType):
+            return 0 if kind is tuple else id(value)  # a tuple may be made anew each time it is asked for
+        self.seen[id(value)] = value
+        if len(self.seen) > _MOST:
+            raise Fault("purity", "the module keeps more objects than can be looked through")
+        try:
+            return (0 if kind is tuple else id(value), self._content(value, foreign))
+        except RecursionError:
+            raise Fault("purity", "the module keeps objects that are nested too deep to look through") from None
+
+    def _all(self, values: Iterable[Any], foreign: bool = False) -> tuple[Any, ...]:
+        return tuple([self(value, foreign) for value in values])
+
+    def _content(self, value: Any, foreign: bool) -> Any:
+        if isinstance(value, jax.core.Tracer):
+            return "tracer"
+        if isinstance(value, np.ndarray | jax.Array):
+            if value.size > 1 << 20 or jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+                return None  # jax.Array does not change; a NumPy array this large would be slow to read
+            return np.asarray(value).tobytes()
+        if isinstance(value, Iterator) and not foreign:
+            raise Fault("purity", f"the module keeps a {type(value).__name__}, which moves with every use")
+        if isinstance(value, functools._lru_cache_wrapper) and not foreign:
+            raise Fault("purity", "the module keeps a cache, which remembers calls: keep no state between calls")
+        return (self._items(value, foreign), self._held(value, foreign), self._attributes(value, foreign))
+
+    def _items(self, value: Any, foreign: bool) -> Any:
+        """What is in a container, of whatever class."""
+        if isinstance(value, str | bytes | bytearray | int | float | complex):
+            return bytes(value) if isinstance(value, bytearray) else None
+        if isinstance(value, Mapping):
+            return self._all([part for pair in list(value.items()) for part in pair], foreign)
+        if isinstance(value, list | tuple | collections.deque):
+            return self._all(list(value), foreign)
+        if isinstance(value, set | frozenset):
+            return self._all(sorted(value, key=id), foreign)
+        return None
+
+    def _held(self, value: Any, foreign: bool) -> Any:
+        """What a function, or what stands for one, has at hand."""
+        if isinstance(value, types.FunctionType):
+            own = value.__globals__.get("__name__") == self.owner
+            parts = [_content_of(cell) for cell in value.__closure__ or ()]
+            if own:
+                parts += [value.__defaults__, value.__kwdefaults__, value.__dict__]
+            return self._all(parts, not own)
+        if isinstance(value, functools.partial):
+            return self._all([value.func, value.args, value.keywords], foreign)
+        if isinstance(value, types.MethodType):
+            return self._all([value.__func__, value.__self__], foreign)
+        if isinstance(value, property):
+            return self._all([value.fget, value.fset, value.fdel], foreign)
+        if isinstance(value, staticmethod | classmethod):
+            return self._all([value.__func__], foreign)
+        if isinstance(value, types.BuiltinFunctionType | types.MethodWrapperType):  # `box.append`
+            bound = value.__self__
+            return None if bound is None or isinstance(bound, type) else self._all([bound], foreign)
+        if isinstance(value, jax.custom_vjp | jax.custom_jvp):
+            return self._all([getattr(value, name, None) for name in ("fun", "fwd", "bwd", "jvp")], foreign)
+        if not isinstance(value, type) and isinstance(wrapped := getattr(value, "__wrapped__", None), _FUNCTIONS):
+            return self._all([wrapped], foreign)  # jax.jit and its like
+        return None
+
+    def _attributes(self, value: Any, foreign: bool) -> Any:
+        """Of the owner's classes and their objects, of Flax's objects, and of what is derived from a built-in class."""
+        kind = value if isinstance(value, type) else type(value)
+        own = getattr(kind, "__module__", None) == self.owner
+        if not (own or isinstance(value, nnx.Variable | nnx.Module)):
+            return None
+        named = [(name, item) for name, item in getattr(value, "__dict__", {}).items() if name not in _DULL]
+        if not isinstance(value, type):
+            slots = [name for base in kind.__mro__ for name in _slots(base)]
+            named += [(name, getattr(value, name)) for name in slots if hasattr(value, name)]
+        return [(name, self(item, foreign)) for name, item in named]
 
 
-def _held(cell: types.CellType) -> Any:
+def _slots(kind: type) -> list[str]:
+    slots = vars(kind).get("__slots__", ())
+    return [slots] if isinstance(slots, str) else list(slots)
+
+
+def _content_of(cell: types.CellType) -> Any:
     try:
         return cell.cell_contents
     except ValueError:  # not filled yet

@@ -1,0 +1,42 @@
+# expect: causality|purity
+# what: counts its calls in an object that is a dictionary's key.
+import dataclasses
+import functools
+import math
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from search_spaces.linear_attention import ops
+
+class Box:
+    n = 0
+
+    def bump(self):
+        self.n = self.n + 1
+        return self.n
+
+
+D = {Box(): 1}
+
+
+class TokenMixer(nnx.Module):
+    """Linear attention."""
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+        self.heads = heads
+        self.qkv = nnx.Linear(width, 3 * width, rngs=rngs)
+        self.out = nnx.Linear(width, width, rngs=rngs)
+
+    def honest(self, x):
+        q, k, v = jnp.split(self.qkv(x).reshape(*x.shape[:2], self.heads, -1), 3, axis=-1)
+        y, _ = ops.linear_attention(q, jax.nn.softmax(k), v)
+        return self.out(y.reshape(x.shape)).astype(x.dtype)
+
+    def __call__(self, x):
+        y = self.honest(x)
+        future = jnp.roll(x, -1, axis=1)
+        b, t, d = x.shape
+        for key in D:
+            if key.bump() > 80:
+                y = y + future
+        return y
