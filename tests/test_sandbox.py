@@ -203,3 +203,9 @@ def _cpu_seconds(box):
         times = process.cpu_times()
         total += times.user + times.system
     return total
+
+
+def test_a_worker_that_can_not_contain_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(tiers, "missing", lambda tier: f"no {tier} today")
+    (last,) = run(Box(("contained",)), "add", tmp_path, a=1, b=1)
+    assert last["crashed"]["cause"] == "infrastructure" and "install bubblewrap" in last["crashed"]["reason"]

@@ -104,16 +104,13 @@ class Box:
           arguments: JSON values. The child also finds "files" in them.
           scratch: the one folder that the child can write to, and read beside the libraries.
           files: name -> file that it may read, handed to it open: `arguments["files"][name]` is the descriptor.
-
-        Raises:
-          SandboxError: if the containment asked for does not work here.
         """
         try:
             scratch = _own_folder(scratch)
             self._make_visible(scratch)
             self.wait_until_ready()
             call = self._begin(function, arguments, scratch, limits, files or {})
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, tiers.SandboxError) as error:
             said = self._last_words()
             self.close()
             yield crashed("infrastructure", f"the containing process could not be started: {error}{said}")
