@@ -24,7 +24,7 @@ from nas.loading import load_mixer
 from nas.model import VOCABULARY, LanguageModel, expected_params
 from nas.settings import ModelSettings
 from nas.tasks.corpus import read_bytes
-from nas.train import compiler_options, evaluate_windows, held_out_windows
+from nas.train import compiler_options, evaluate_windows, held_out_windows, use_platform
 
 Program = Callable[[Sequence[Any], Any], jax.Array]
 Send = Callable[[dict[str, Any]], None]
@@ -44,6 +44,7 @@ def export_boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
 
     The program is a function of (parameters, tokens uint8 [batch, time]) -> logits float32 [batch, time, vocabulary].
     """
+    use_platform(arguments)
     settings = ModelSettings(**arguments["model"])
     mixer = load_mixer(arguments["source"])
 
@@ -75,15 +76,15 @@ def score_boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
     The first is on the windows that training measured on, the next two on the split "reserve". `fault` is a sentence
     where the certificate no longer holds, else None.
     """
+    use_platform(arguments)
     settings = ModelSettings(**arguments["model"])
     batch, time, windows = arguments["batch"], arguments["time"], arguments["validation_windows"]
     params = _restored(Path(arguments["checkpoint"]), arguments["names"])
     program = _loaded(base64.b64decode(arguments["program"]), params, batch, time)
     data = {split: read_bytes(descriptor) for split, descriptor in arguments["files"].items()}
     texts = {split: held_out_windows(bytes_, windows, time) for split, bytes_ in data.items()}
-    measured = {
-        split: evaluate_windows(_bits_per_window(program), params, text, batch) for split, text in texts.items()
-    }
+    evaluate = _bits_per_window(program)
+    measured = {split: evaluate_windows(evaluate, params, text, batch) for split, text in texts.items()}
     held_out = measured["reserve"]
     return {
         "bits_per_byte": float(measured["validation"].mean()),
@@ -120,21 +121,23 @@ def _loaded(serialized: bytes, params: Sequence[jax.Array], batch: int, time: in
         raise ValueError("the program takes something else than the parameters and the tokens")
     if [(aval.shape, aval.dtype) for aval in exported.out_avals] != [((batch, time, VOCABULARY), np.dtype("float32"))]:
         raise ValueError("the program gives something else than logits")
-    called = set(re.findall(r"custom_call\s*@([\w.]+)", exported.mlir_module()))
+    called = {name.strip('"') for name in re.findall(r'custom_call\s*@("[^"]*"|[\w.$]+)', exported.mlir_module())}
     if foreign := sorted(name for name in called if not _ROUTINES.fullmatch(name)):
         raise ValueError(f"the program calls {foreign[0]}")
-    return jax.jit(
-        lambda params, tokens: jax.nn.log_softmax(exported.call(params, tokens)),
-        compiler_options=compiler_options(level=1),
-    )
+    return lambda params, tokens: jax.nn.log_softmax(exported.call(params, tokens))
+
+
+def _compiled(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    return jax.jit(function, compiler_options=compiler_options(level=1))
 
 
 def _bits_per_window(program: Program) -> Callable[[Any, np.ndarray], jax.Array]:
     """Mean bits of each next byte: float32 [windows]."""
 
-    def evaluate(params: Any, windows: np.ndarray) -> jax.Array:
+    @_compiled
+    def evaluate(params: Any, windows: jax.Array) -> jax.Array:
         log_probs = program(params, windows[:, :-1])
-        chosen = jnp.take_along_axis(log_probs, windows[:, 1:, None].astype(np.int32), axis=-1)[..., 0]
+        chosen = jnp.take_along_axis(log_probs, windows[:, 1:, None].astype(jnp.int32), axis=-1)[..., 0]
         return -chosen.mean(axis=1) / jnp.log(2.0)
 
     return evaluate
@@ -154,19 +157,26 @@ def _uncertified(program: Program, params: Any, windows: np.ndarray, batch: int,
     """What no longer holds on real text: finite, the same again, causal, each batch element by itself."""
     generator = np.random.default_rng(0)
     rows = np.resize(windows[:, :-1], (batch, time))
-    first = np.asarray(program(params, rows))
-    if not np.isfinite(first).all():
+    first = _compiled(program)(params, rows)
+
+    @_compiled
+    def move(params: Any, tokens: jax.Array, first: jax.Array) -> jax.Array:
+        """On the device: all log-probabilities of a batch may be gigabytes."""
+        return jnp.abs(program(params, tokens) - first).max(axis=-1)
+
+    if not bool(jnp.isfinite(first).all()):
         return "log-probabilities are not finite on held-out text"
-    if np.abs(np.asarray(program(params, rows)) - first).max() > _MOVED:
+    if not float(move(params, rows, first).max()) <= _MOVED:
         return "the same text gives other log-probabilities the second time"
     for run in range(_CUT_RUNS):
         changed = rows.copy()
         cuts = generator.integers(1, time, batch) if run else np.full(batch, time - 1)
         for row, cut in enumerate(cuts):
             changed[row, cut:] = generator.integers(0, 256, time - cut)
-        kept = run % batch
-        changed[kept], cuts[kept] = rows[kept], time  # this row stays: what moves in it came from the others
-        moved = np.abs(np.asarray(program(params, changed)) - first).max(axis=-1)
+        kept = run % batch if batch > 1 else None
+        if kept is not None:  # this row stays: what moves in it came from the others
+            changed[kept], cuts[kept] = rows[kept], time
+        moved = np.asarray(move(params, changed, first))
         for row, cut in enumerate(cuts):
             worst = int(np.argmax(moved[row, :cut]))
             if not moved[row, worst] <= _MOVED:

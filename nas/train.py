@@ -37,6 +37,7 @@ def boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
     Sends {"rung": {...}, "decided": bool} at each rung; decided if the trial has gone on from it before. Returns
     {"trained": True} or {"crashed": {"cause", "reason"}}.
     """
+    use_platform(arguments)
     return train(
         source=arguments["source"],
         model_settings=ModelSettings(**arguments["model"]),
@@ -48,6 +49,12 @@ def boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
         checkpoints=Path(arguments["checkpoints"]),
         send=send,
     )
+
+
+def use_platform(arguments: Mapping[str, Any]) -> None:
+    """The CPU, unless this call was given the accelerators: JAX would try those that it can't open, and fail."""
+    if not arguments["accelerator"]:
+        jax.config.update("jax_platforms", "cpu")
 
 
 def train(

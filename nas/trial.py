@@ -23,6 +23,7 @@ PRELOAD = ("jax", "flax.nnx", "optax", "orbax.checkpoint", "einops", "nas.gate.b
 ANY = 8.0  # bits per byte: whoever knows anything about text is below
 _RESCORE_SECONDS = 300.0
 _MOST_LETTERS = 4000  # of a reason
+_JAX_EXCUSE = "For simplicity, JAX has removed its internal frames"  # below an error
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ def _train(spec: TrialSpec, box: Box) -> Iterator[Message]:
     arguments = {
         **{name: getattr(spec, name) for name in ("source", "model", "train", "validation_windows", "rungs", "floor")},
         "checkpoints": str(_checkpoints(spec)),
+        "accelerator": spec.accelerator,
     }
     limits = Limits(spec.train["timeout_seconds"], spec.memory_bytes, accelerator=spec.accelerator)
     files = {split: Path(spec.corpus[split]) for split in ("train", "validation")}
@@ -179,13 +181,16 @@ def _contends(spec: TrialSpec, outcome: dict[str, Any]) -> bool:
 
 
 def rescored(spec: TrialSpec, outcome: dict[str, Any], step: int, box: Box) -> dict[str, Any]:
-    """`outcome`, a fitness, with what processes that train nothing measure of its checkpoint (see `nas.rescore`).
+    """The fitness that processes which train nothing find in a checkpoint (see `nas.rescore`), as JSON values.
 
-    Or, as JSON, `Held` where that is something else than training said, or the certificate no longer holds.
+    `Held` where that is something else than `outcome`, the fitness that training told of, or where the certificate no
+    longer holds.
     """
     fitness = Fitness(**{name: value for name, value in outcome.items() if name != "kind"})
     shapes = {"model": spec.model, "batch": spec.train["batch"], "time": spec.train["time"]}
-    limits = Limits(_RESCORE_SECONDS, spec.memory_bytes, accelerator=spec.accelerator)
+    shapes["accelerator"] = spec.accelerator
+    seconds = max(_RESCORE_SECONDS, spec.train["timeout_seconds"])
+    limits = Limits(seconds, spec.memory_bytes, accelerator=spec.accelerator)
     tracing = {**shapes, "source": spec.source, "seed": spec.train["seed"]}
     traced = _last(box.run("nas.rescore:export_boxed", tracing, Path(spec.folder) / "rescore", limits))
     exported = reports.read(reports.Exported, traced.get("result"))
@@ -210,8 +215,11 @@ def rescored(spec: TrialSpec, outcome: dict[str, Any], step: int, box: Box) -> d
             f"on the same windows (at most {spec.tolerance:g} apart)"
         )
         return outcome_to_json(Held("rescore", reason, fitness))
-    held_out = {name: getattr(found, name) for name in ("held_out_bits_per_byte", "held_out_stderr")}
-    return outcome_to_json(replace(fitness, **held_out))
+    clean = fitness_of({**outcome, "bits_per_byte": found.bits_per_byte}, spec.fitness)
+    if isinstance(clean, Fitness):
+        held_out = {name: getattr(found, name) for name in ("held_out_bits_per_byte", "held_out_stderr")}
+        clean = replace(clean, **held_out)
+    return outcome_to_json(clean)
 
 
 def _last(messages: Iterator[Message]) -> Message:
@@ -224,8 +232,9 @@ def _not_rescored(ended: Message, fitness: Fitness) -> dict[str, Any]:
     crash = ended.get("crashed") or {"cause": "killed", "reason": "what its process sent is no result"}
     if crash["cause"] == "infrastructure":
         return _crashed(**crash)
-    reason = crash["reason"].strip().splitlines()[-1:] or [""]
-    return outcome_to_json(Held("rescore", f"it could not be rescored: {reason[0][:_MOST_LETTERS]}", fitness))
+    lines = [line for line in crash["reason"].splitlines() if line.strip("- ") and not line.startswith(_JAX_EXCUSE)]
+    reason = lines[-1] if lines else ""
+    return outcome_to_json(Held("rescore", f"it could not be rescored: {reason[:_MOST_LETTERS]}", fitness))
 
 
 def _train_folder(spec: TrialSpec) -> Path:

@@ -13,12 +13,22 @@ from nas.search import rung_steps
 from nas.trial import ANY, gate_arguments, make_spec, run_gate, run_trial
 
 MEASURED = {
-    "step": 12, "bits_per_byte": 2.5, "stderr": 0, "train_seconds": 1.0, "tokens_per_second": 10.0,
-    "peak_bytes": 1000, "flops_per_token": 1e6, "params": 10,
+    "step": 12,
+    "bits_per_byte": 2.5,
+    "stderr": 0,
+    "train_seconds": 1.0,
+    "tokens_per_second": 10.0,
+    "peak_bytes": 1000,
+    "flops_per_token": 1e6,
+    "params": 10,
 }
 CERTIFIED = {
-    "checks": dict.fromkeys(CHECKS, "holds"), "flops_per_token": 1.0, "params": 1, "state_bytes": None,
-    "exponents": {"flops": 1.0}, "fingerprint": "ab",
+    "checks": dict.fromkeys(CHECKS, "holds"),
+    "flops_per_token": 1.0,
+    "params": 1,
+    "state_bytes": None,
+    "exponents": {"flops": 1.0},
+    "fingerprint": "ab",
 }
 SCORED = {"bits_per_byte": 2.5, "held_out_bits_per_byte": 2.5, "held_out_stderr": 0.1, "fault": None}
 NO_NUMBERS = [True, "1", None, [], {}, float("nan"), float("inf"), -float("inf"), 1e31, 10**400]
@@ -83,7 +93,7 @@ def test_what_is_no_rejection_is_none(sent: object) -> None:
 def test_words_have_an_end() -> None:
     refused = read(Refused, {"check": "cost", "reason": "x" * 10**6})
     assert refused is not None and len(refused.reason) == 2000
-    certified = read(Certified, {**CERTIFIED, "checks": dict.fromkeys(CHECKS, "x" * 10 ** 6)})
+    certified = read(Certified, {**CERTIFIED, "checks": dict.fromkeys(CHECKS, "x" * 10**6)})
     assert certified is not None and len(json.dumps(certified.model_dump())) < 20_000
 
 

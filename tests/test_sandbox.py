@@ -118,7 +118,7 @@ def test_without_landlock_a_namespace_shows_one_scratch_folder_alone(monkeypatch
         roots = []
         for name in ("one", "two"):
             assert run(box, "add", tmp_path / name, a=1, b=1)[-1]["result"] == 2
-            roots.append(box.root)
+            roots.append(box._visible)
         assert roots == [tmp_path / "one", tmp_path / "two"]
     finally:
         box.close()

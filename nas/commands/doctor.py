@@ -27,9 +27,11 @@ _VARIABLE = "NAS_DOCTOR_SECRET_TOKEN"
 _BEYOND = {
     "use more memory than allowed": ("fill_memory", Limits(20, memory_bytes=300 * MIB), "memory"),
     "use it after its last word": ("fill_memory_after_the_result", Limits(20, memory_bytes=300 * MIB), "memory"),
+    "the same, its pipe still open": ("fill_memory_with_the_pipe_open", Limits(20, memory_bytes=300 * MIB), "memory"),
     "run longer than allowed": ("run_on", Limits(1.5), "timeout"),
     "fill the disk": ("fill_the_disk", Limits(20, disk_bytes=100 * MIB), "killed"),
     "fill it with deleted files": ("fill_the_disk_with_deleted_files", Limits(20, disk_bytes=100 * MIB), "killed"),
+    "print without end": ("fill_the_log", Limits(20), "killed"),
     "make files without end": ("make_many_files", Limits(20), "killed"),
 }
 

@@ -248,11 +248,17 @@ def _best_so_far(searched: Search) -> float:
 
 
 def _earlier_rungs(events: Sequence[Event]) -> dict[str, list[Rung]]:
-    """Rungs of the trials that had ended, for the scheduler. What is held sets no bar for others."""
+    """Rungs of the trials that had ended, for the scheduler. What is held, and not accepted, sets no bar for others.
+
+    In the run in which it was held its rungs stay on the scheduler's books: that only stops others earlier.
+    """
+    accepted = {event["trial"] for event in events if event["event"] == "review" and event["decision"] == "accept"}
     return {
         event["id"]: [Rung(**rung) for rung in event["rungs"]]
         for event in events
-        if event["event"] == "trial" and event["purpose"] != "confirm" and event["outcome"]["kind"] != "held"
+        if event["event"] == "trial"
+        and event["purpose"] != "confirm"
+        and (event["outcome"]["kind"] != "held" or event["id"] in accepted)
     }
 
 

@@ -52,7 +52,7 @@ class Probe:
     Attributes:
       train: training length; `short` and `long` frame it, are multiples of no chunk, and `long` differs by candidate.
       rows: sequences at the training length: the training batch, where that is affordable.
-      crowd: sequences at the short length: more than in training.
+      crowd: sequences at the short length: more than in training, where that is affordable.
       initial, near, bold: flat parameters as initialised; all moved off their initial values; all drawn anew, large.
       up, down: all parameters moved far to one side: what a threshold keeps shut opens in one of them.
       kept: numbers that the mixer keeps in other variables than `nnx.Param`.
@@ -65,7 +65,7 @@ class Probe:
         self.train = settings.train_time
         self.short, self.long = 3 * self.train // 8 + 1, 4 * self.train + 1 + 2 * (digest % 16)
         self.rows = max(1, min(settings.train_batch, _ROWS_TOKENS // self.train))
-        self.crowd = max(_CROWD, 2 * settings.train_batch + 1)
+        self.crowd = max(_CROWD, min(2 * settings.train_batch + 1, _ROWS_TOKENS // self.short))
         self.state_writes: set[str] = set()
         self.watch: Watch | None = None
         self.generator = np.random.default_rng(digest)

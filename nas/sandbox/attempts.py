@@ -221,6 +221,16 @@ def fill_memory_after_the_result(arguments: dict[str, Any], send: Callable[[dict
     fill_memory(arguments, send)
 
 
+def fill_the_log(arguments: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> None:
+    while True:
+        os.write(1, bytes(10**5))
+
+
+def fill_memory_with_the_pipe_open(arguments: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> None:
+    send({"result": 42})
+    fill_memory(arguments, send)
+
+
 def fill_the_disk_with_deleted_files(arguments: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> None:
     kept = []
     for number in range(100):

@@ -40,6 +40,7 @@ class Box:
         self._cpus = cpus
         self._asked_tier = tier
         self._root = root.resolve() if root else None
+        self._visible = self._root  # what the zygote's namespace holds of it
         self._zygote: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
@@ -71,7 +72,7 @@ class Box:
         if self._root:
             self._root.mkdir(parents=True, exist_ok=True)
         if self.tier == "bubblewrap":
-            words = [*tiers.bubblewrap_command(self._preload, self._root), *words]
+            words = [*tiers.bubblewrap_command(self._preload, self._visible), *words]
         ours, theirs = socket.socketpair()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (until the next start)
         with theirs:
@@ -111,9 +112,8 @@ class Box:
             self.wait_until_ready()
             call = self._begin(function, arguments, scratch, limits, files or {})
         except (OSError, EOFError, tiers.SandboxError) as error:
-            said = self._last_words()
             self.close()
-            yield crashed("infrastructure", f"the containing process could not be started: {error}{said}")
+            yield crashed("infrastructure", f"the containing process could not be started: {error}")
             return
         finished = False
         try:
@@ -150,22 +150,27 @@ class Box:
         if self.tier != "bubblewrap":
             return
         narrow = not landlock.version()
-        if self._root is None or (self._root != scratch if narrow else not scratch.is_relative_to(self._root)):
+        seen = self._visible
+        if seen is None or (seen != scratch if narrow else not scratch.is_relative_to(seen)):
             self.close()
-            self._root = scratch if narrow else scratch.parent
+            self._visible = scratch if narrow else scratch.parent
 
     def wait_until_ready(self) -> None:
         """Returns when the zygote has everything imported.
 
         Raises:
-          OSError, EOFError: if it does not come up.
+          SandboxError: if it does not come up.
         """
         self.start()
         if not self._ready:
             assert self._control is not None
-            self._control.settimeout(_START_SECONDS)
-            receive_message(self._control)
-            self._control.settimeout(None)
+            try:
+                self._control.settimeout(_START_SECONDS)
+                receive_message(self._control)
+                self._control.settimeout(None)
+            except (OSError, EOFError) as error:
+                said = self._last_words()
+                raise tiers.SandboxError(f"the containing process did not come up: {error}{said}") from error
             self._ready = True
 
     def _begin(

@@ -20,6 +20,7 @@ Message: TypeAlias = dict[str, Any]
 _MESSAGE_BYTES = 16 * 2**20  # a message larger than this is not one of ours,
 _MESSAGES, _ALL_BYTES = 10_000, 256 * 2**20  # nor are so many,
 _DIGITS = 20  # nor a whole number of so many
+_PRINTED_BYTES = 16 * 2**20
 _CAUSES = ("raised", "memory")  # of a crash, that a child may give
 _POLL_SECONDS, _DISK_SECONDS, _LINGER_SECONDS = 0.1, 1.0, 10.0
 
@@ -67,11 +68,11 @@ class Call:
         last: Message | None = None
         for message in self._received():
             if "result" in message or "crashed" in message:
-                last = last or message
-            elif last is None:
-                self._pause()
-                yield message
-                self._resume()
+                last = message
+                break
+            self._pause()
+            yield message
+            self._resume()
         peak_bytes, exit_code, broken = self._await_exit()
         yield {**(broken or last or self._verdict_of_exit(exit_code)), "peak_bytes": peak_bytes}
 
@@ -153,6 +154,8 @@ class Call:
         limits, child, now = self._limits, self._child, time.monotonic()
         if now > self._deadline:
             return crashed("timeout", f"it did not finish within {limits.seconds:g} s")
+        if os.fstat(child.output).st_size - child.output_start > _PRINTED_BYTES:
+            return crashed("killed", f"it printed more than {_PRINTED_BYTES:,} bytes")
         broken = beyond_memory_or_tasks(child.zygote, limits)
         if now > self._disk_looked_at + _DISK_SECONDS:
             broken = broken or beyond_disk(child.zygote, limits, child.scratch, child.disk_start)
