@@ -83,7 +83,10 @@ def score_boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
     program = _loaded(base64.b64decode(arguments["program"]), params, batch, time)
     data = {split: read_bytes(descriptor) for split, descriptor in arguments["files"].items()}
     texts = {split: held_out_windows(bytes_, windows, time) for split, bytes_ in data.items()}
-    evaluate = _bits_per_window(program)
+
+    def evaluate(params: Any, windows: np.ndarray) -> jax.Array:
+        return _bits(program(params, windows[:, :-1]), windows[:, 1:])
+
     measured = {split: evaluate_windows(evaluate, params, text, batch) for split, text in texts.items()}
     held_out = measured["reserve"]
     return {
@@ -124,23 +127,23 @@ def _loaded(serialized: bytes, params: Sequence[jax.Array], batch: int, time: in
     called = {name.strip('"') for name in re.findall(r'custom_call\s*@("[^"]*"|[\w.$]+)', exported.mlir_module())}
     if foreign := sorted(name for name in called if not _ROUTINES.fullmatch(name)):
         raise ValueError(f"the program calls {foreign[0]}")
-    return lambda params, tokens: jax.nn.log_softmax(exported.call(params, tokens))
+    return jax.jit(
+        lambda params, tokens: jax.nn.log_softmax(exported.call(params, tokens)),
+        compiler_options=compiler_options(level=1),
+    )
 
 
-def _compiled(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    return jax.jit(function, compiler_options=compiler_options(level=1))
-
-
-def _bits_per_window(program: Program) -> Callable[[Any, np.ndarray], jax.Array]:
+@jax.jit
+def _bits(log_probs: jax.Array, next_bytes: jax.Array) -> jax.Array:
     """Mean bits of each next byte: float32 [windows]."""
+    chosen = jnp.take_along_axis(log_probs, next_bytes[..., None].astype(jnp.int32), axis=-1)[..., 0]
+    return -chosen.mean(axis=1) / jnp.log(2.0)
 
-    @_compiled
-    def evaluate(params: Any, windows: jax.Array) -> jax.Array:
-        log_probs = program(params, windows[:, :-1])
-        chosen = jnp.take_along_axis(log_probs, windows[:, 1:, None].astype(jnp.int32), axis=-1)[..., 0]
-        return -chosen.mean(axis=1) / jnp.log(2.0)
 
-    return evaluate
+@jax.jit
+def _moves(log_probs: jax.Array, first: jax.Array) -> jax.Array:
+    """Nats by which any log-probability moved: [batch, time]. On the device: a batch of them may be gigabytes."""
+    return jnp.abs(log_probs - first).max(axis=-1)
 
 
 # Whether the certificate still holds.
@@ -157,16 +160,10 @@ def _uncertified(program: Program, params: Any, windows: np.ndarray, batch: int,
     """What no longer holds on real text: finite, the same again, causal, each batch element by itself."""
     generator = np.random.default_rng(0)
     rows = np.resize(windows[:, :-1], (batch, time))
-    first = _compiled(program)(params, rows)
-
-    @_compiled
-    def move(params: Any, tokens: jax.Array, first: jax.Array) -> jax.Array:
-        """On the device: all log-probabilities of a batch may be gigabytes."""
-        return jnp.abs(program(params, tokens) - first).max(axis=-1)
-
+    first = program(params, rows)
     if not bool(jnp.isfinite(first).all()):
         return "log-probabilities are not finite on held-out text"
-    if not float(move(params, rows, first).max()) <= _MOVED:
+    if not float(_moves(program(params, rows), first).max()) <= _MOVED:
         return "the same text gives other log-probabilities the second time"
     for run in range(_CUT_RUNS):
         changed = rows.copy()
@@ -176,7 +173,7 @@ def _uncertified(program: Program, params: Any, windows: np.ndarray, batch: int,
         kept = run % batch if batch > 1 else None
         if kept is not None:  # this row stays: what moves in it came from the others
             changed[kept], cuts[kept] = rows[kept], time
-        moved = np.asarray(move(params, changed, first))
+        moved = np.asarray(_moves(program(params, changed), first))
         for row, cut in enumerate(cuts):
             worst = int(np.argmax(moved[row, :cut]))
             if not moved[row, worst] <= _MOVED:
