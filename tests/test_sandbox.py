@@ -1,13 +1,16 @@
 """Whatever contained code does, the call ends with one result or one crash, and nothing of it goes on running."""
 
+import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from nas.commands.doctor import examine
+from nas.commands.doctor import examine, targets_in
 from nas.sandbox import Box, Limits, SandboxError, tiers
 from nas.sandbox.attempts import HELD_BY_LIMITS
 from nas.sandbox.box import scrubbed_environment
@@ -82,6 +85,25 @@ def test_walls_hold_whatever_is_tried(tier):
     report = examine(tier)
     out = {name for name, met in report.met.items() if not met}
     assert not out if tier != "limits" else not out.intersection(HELD_BY_LIMITS)
+
+
+TRYING = """
+import json, resource, sys
+from nas.sandbox.attempts import try_all
+resource.setrlimit(resource.RLIMIT_FSIZE, (10**9, 10**9))
+print(json.dumps(try_all(json.load(sys.stdin), None)))
+"""
+
+
+def test_every_way_out_is_one_where_nothing_is_in_the_way(tmp_path):
+    """Else `held` would say nothing. Some need a kernel that allows them, or a privilege that even root may lack."""
+    with targets_in(tmp_path / "person") as targets:
+        done = subprocess.run(
+            [sys.executable, "-c", TRYING], input=json.dumps(targets), capture_output=True, text=True, check=True
+        )
+    failed = {name for name, met in json.loads(done.stdout).items() if met}
+    privileged = {"make a namespace", "set up an io_uring", "trace the process that forked it"}
+    assert failed <= {*privileged, "raise a limit of its own"}, done.stdout
 
 
 def test_a_file_is_handed_over_open(small_box, tmp_path, tmp_path_factory):

@@ -73,7 +73,7 @@ def examine(tier: str) -> Report:
     """Tries every attempt under `tier`, and to go beyond its limits."""
     if reason := tiers.missing(tier):
         return Report(tier, reason, {})
-    with temporary_folder("nas-doctor-") as folder, _targets(folder / "person") as targets:
+    with temporary_folder("nas-doctor-") as folder, targets_in(folder / "person") as targets:
         root = folder / "box"
         box = Box(("nas.sandbox.attempts",), tier=tier, root=root)
         try:
@@ -89,7 +89,7 @@ def examine(tier: str) -> Report:
 
 
 @contextlib.contextmanager
-def _targets(folder: Path) -> Iterator[dict[str, Any]]:
+def targets_in(folder: Path) -> Iterator[dict[str, Any]]:
     """A secret file, a process of the person's with a secret in its environment, and listeners of every kind."""
     folder.mkdir()
     (folder / "secret.txt").write_text("a secret of the person")

@@ -36,7 +36,7 @@ def check(probe: Probe, settings: GateSettings) -> tuple[str, int | None]:
     x = np.concatenate([probe.stretched("plain"), beside])
 
     def measure(double: bool) -> tuple[float, int]:
-        y, stepped = probe.prefix_output("plain", probe.long, double), _decoded(probe, x, double)[0]
+        y, stepped = probe.prefix_output("plain", probe.long, double), probe.decoded(probe.near, x, double=double)[0]
         if not np.isfinite(stepped).all():
             return math.inf, int(np.argwhere(~np.isfinite(stepped))[0][0])
         errors = np.sqrt(np.mean(np.square((stepped - y).astype(np.float64)), axis=1)) / rms(y)
@@ -70,10 +70,6 @@ def _cost(probe: Probe) -> None:
             f"`step` does {stepped / called:.0f} times the arithmetic of `__call__` per token (at most {DEARER}): keep "
             f"a state that is read at once, and no history",
         )
-
-
-def _decoded(probe: Probe, x: np.ndarray, double: bool) -> np.ndarray:
-    return probe.decoded(probe.near, x, double=double)
 
 
 def _state(probe: Probe, settings: GateSettings) -> int:
