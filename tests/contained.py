@@ -13,6 +13,11 @@ def add(arguments, send):
     return arguments["a"] + arguments["b"]
 
 
+def send_and_hang(arguments, send):
+    send({"step": 1})
+    time.sleep(1000)
+
+
 def raise_error(arguments, send):
     raise ValueError("no such luck")
 
