@@ -4,7 +4,9 @@ Hydra's YAML files in `conf/` give the values; `nas.configuration` checks them a
 engine take these objects and know nothing of Hydra. A value out of range raises `ValueError` with one sentence.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 def _require(condition: bool, sentence: str) -> None:
@@ -25,25 +27,120 @@ class ProposerSettings:
     """Who writes candidates.
 
     Attributes:
-      kind: "grammar" | "folder".
-      path: for "folder": each `*.py` file in it is proposed once, in the order of the names.
+      kind: "grammar" | "folder" | "llm" | "replay".
+      path: for "folder": each `*.py` file in it is proposed once, in the order of the names; for "replay": the folder
+        of the search whose proposals are made again.
     """
 
     kind: str = "grammar"
     path: str | None = None
 
     def __post_init__(self) -> None:
-        _require(self.kind in ("grammar", "folder"), f"proposer.kind={self.kind}: there are grammar and folder")
-        _require(self.kind != "folder" or bool(self.path), "proposer=folder needs proposer.path=DIR")
-        _require(self.kind == "folder" or not self.path, f"proposer.path={self.path} needs proposer=folder")
+        kinds = ("grammar", "folder", "llm", "replay")
+        _require(self.kind in kinds, f"proposer.kind={self.kind}: there are {', '.join(kinds)}")
+        wants_path = self.kind in ("folder", "replay")
+        _require(not wants_path or bool(self.path), f"proposer={self.kind} needs proposer.path=DIR")
+        _require(wants_path or not self.path, f"proposer.path={self.path} needs proposer=folder or proposer=replay")
+
+
+@dataclass(frozen=True)
+class ModelPrice:
+    """What a model costs, in dollars per million tokens that it reads (`input`) and writes (`output`)."""
+
+    model: str
+    input: float
+    output: float
+
+    def __post_init__(self) -> None:
+        _require(min(self.input, self.output) >= 0, f"llm.prices: the price of {self.model} must not be negative")
 
 
 @dataclass(frozen=True)
 class LlmSettings:
-    """The endpoint of an LLM proposer; unused by the grammar. Keys come from the environment alone."""
+    """The team behind an OpenAI-compatible endpoint; unused unless `proposer=llm`.
+
+    Attributes:
+      base_url: of the endpoint, e.g. "http://127.0.0.1:8000/v1"; null is OpenAI's own.
+      models: names that the endpoint knows. Several share the work by gain per dollar.
+      key_env: the environment variable that holds the key: it is read from nowhere else.
+      prices: of the models; those not named cost nothing, and then `max_dollars` is refused.
+      temperature, top_p, max_tokens: of one answer.
+      structured: how an answer's shape is asked for: "json_schema" | "json_object" | "none" (in words alone).
+      extra_body: further fields of each request, for what only one provider knows.
+      timeout_seconds: of one call, from its first byte to its last.
+      retries: further attempts after a call that failed for a reason that may pass.
+      backoff_seconds: wait before the first of them; it doubles, with jitter.
+      concurrency: calls at a time.
+      calls_per_minute: null for no limit of our own.
+      max_dollars, max_tokens_total, max_calls: caps on the whole search, `null` for none. At one the grammar goes on.
+      ahead: at most so many proposals in the making or ready.
+      patience_seconds: how long an idle worker waits for the LLM before it is given a proposal of the grammar.
+      attempts: answers asked for in one proposal, until one can be used.
+      repairs: times that one idea is repaired after the gate's or a crash's message.
+      rewrite: share of whole rewrites among the proposals from one parent; the others are edits.
+      inspirations, notes, lessons: how many of each a prompt shows.
+      similar: token similarity from which a proposal is a near-copy of a candidate that is not its parent; names and
+        constants do not count, so 1 is the same but for these.
+      analyst: whether a model writes what was learned from each trial; else rules do.
+      judge: whether a model gives an opinion on novelty and simplicity, without seeing any score.
+      evolve_prompts: whether a model writes variants of the researcher's prompt, which compete by gain.
+      prompts: a folder whose files stand in for those of `nas/llm/prompts`.
+      trial_dollars: what the device time of one trial counts as, when models are compared by gain per dollar.
+    """
 
     base_url: str | None = None
     models: tuple[str, ...] = ()
+    key_env: str = "OPENAI_API_KEY"
+    prices: tuple[ModelPrice, ...] = ()
+    temperature: float = 0.8
+    top_p: float = 1.0
+    max_tokens: int = 8192
+    structured: str = "json_schema"
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
+    timeout_seconds: float = 180.0
+    retries: int = 4
+    backoff_seconds: float = 1.0
+    concurrency: int = 4
+    calls_per_minute: float | None = None
+    max_dollars: float | None = None
+    max_tokens_total: int | None = None
+    max_calls: int | None = None
+    ahead: int = 8
+    patience_seconds: float = 60.0
+    attempts: int = 3
+    repairs: int = 2
+    rewrite: float = 0.3
+    inspirations: int = 3
+    notes: int = 4
+    lessons: int = 6
+    similar: float = 1.0
+    analyst: bool = True
+    judge: bool = False
+    evolve_prompts: bool = False
+    prompts: str | None = None
+    trial_dollars: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name in ("max_tokens", "concurrency", "ahead", "attempts"):
+            _require(getattr(self, name) >= 1, f"llm.{name}={getattr(self, name)} must be at least 1")
+        for name in ("retries", "repairs", "inspirations", "notes", "lessons", "temperature", "backoff_seconds"):
+            _require(getattr(self, name) >= 0, f"llm.{name}={getattr(self, name)} must not be negative")
+        for name in ("timeout_seconds", "calls_per_minute", "patience_seconds", "trial_dollars"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"llm.{name}={value} must be positive")
+        for name in ("max_dollars", "max_tokens_total", "max_calls"):
+            value = getattr(self, name)
+            _require(value is None or value >= 0, f"llm.{name}={value} must not be negative")
+        shapes = ("json_schema", "json_object", "none")
+        _require(self.structured in shapes, f"llm.structured={self.structured}: there are {', '.join(shapes)}")
+        _require(0 < self.top_p <= 1, f"llm.top_p={self.top_p} must be in (0, 1]")
+        _require(0 <= self.rewrite <= 1, f"llm.rewrite={self.rewrite} must be in [0, 1]")
+        _require(0 < self.similar <= 1, f"llm.similar={self.similar} must be in (0, 1]")
+        unpriced = sorted(set(self.models) - {price.model for price in self.prices})
+        _require(
+            self.max_dollars is None or not unpriced,
+            f"llm.max_dollars needs the price of {', '.join(unpriced)} in llm.prices",
+        )
 
 
 @dataclass(frozen=True)
@@ -346,6 +443,7 @@ class Settings:
     seed: int = 0
     name: str | None = None
     results_dir: str = "results"
+    notes_dir: str = "results/notes"
     resume: str | None = None
     path: str | None = None
     search: SearchSettings = field(default_factory=SearchSettings)
@@ -373,3 +471,7 @@ class Settings:
             f"name={self.name} must be the name of one folder in results_dir",
         )
         _require(self.path is None or self.corpus.kind == "text", f"path={self.path} needs corpus=text")
+        _require(
+            self.proposer.kind != "llm" or bool(self.llm.models),
+            "proposer=llm needs llm.models=[NAME], and llm.base_url=URL unless it is OpenAI's own",
+        )
