@@ -16,10 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from nas.journal import Event
+from nas.tally import Tally
 from nas.terminal import make_console, printable
 
 _RECENT = 6
 _REASON_LETTERS = 110
+_AUTHOR_LETTERS = 40
+_FOR_A_PERSON = frozenset({"authentication", "not found"})  # failures to mend; told once for each model
 _ERROR = re.compile(r"[\w.]+(Error|Exception)\b")  # how the last line of a traceback begins
 
 
@@ -40,10 +43,13 @@ class Progress:
         self.credit: dict[str, dict[str, float]] = {}
         self.waiting: dict[str, Event] = {}  # held trials that no person has decided on
         self.recent: list[str] = []
+        self.llm = Tally()
+        self._told: set[tuple[str, str]] = set()  # (model, kind) of the failures that were a line
 
     def take(self, event: Event) -> str | None:
         """Takes in an event; returns a line for it if it is worth one."""
         kind = event["event"]
+        self.llm.take(event)
         if kind == "ask":
             self.running[event["trial"]] = event
             self.weights = event["weights"] or self.weights
@@ -53,14 +59,32 @@ class Progress:
             return self._take_trial(event)
         elif kind == "notice":
             return self._kept(f"{printable(event['tripwire'])}: {printable(event['reason'])}")
+        elif kind == "no_proposal":
+            reason = _shortened(event["reason"])
+            return self._kept(
+                f"{printable(event['work'])}: no candidate from the LLM ({reason}): the grammar takes its place"
+            )
+        elif kind == "call_failed":
+            return self._take_failure(event)
         elif kind == "review":
             self._take_review(event)
         elif kind == "resume":
             self.started, self.ended = time.monotonic(), 0
         return None
 
+    def _take_failure(self, event: Event) -> str | None:
+        """A failure that every call will meet is a line, once for each model; others are counted."""
+        failure = (event["model"], event["kind"])
+        if event["kind"] not in _FOR_A_PERSON or failure in self._told:
+            return None
+        self._told.add(failure)
+        return self._kept(
+            f"llm: {printable(event['model'])}: {printable(event['kind'])}: {_shortened(event['reason'])}"
+        )
+
     def _take_trial(self, event: Event) -> str:
-        duplicate = self.running.pop(event["id"], {}).get("duplicate", False)
+        asked = self.running.pop(event["id"], {})
+        duplicate = asked.get("duplicate", False)
         self.ended += not duplicate
         self.rungs.pop(event["id"], None)
         outcome, purpose = event["outcome"], event["purpose"]
@@ -74,7 +98,14 @@ class Progress:
             return self._kept(f"{event['id']} is {describe(event)}: {self.review}")
         if outcome["kind"] == "fitness":
             self._rank(event)
-        return self._kept(f"{event['id']}  {title(event):40.40}  {describe(event)}")
+        return self._kept(f"{event['id']}  {title(event):40.40}  {self._author(event, asked)}{describe(event)}")
+
+    def _author(self, event: Event, asked: Event) -> str:
+        """Who proposed a candidate, where that is not the grammar: the model, if it was one."""
+        if event["purpose"] != "search":
+            return ""
+        author = self.llm.author({**asked, "candidate": event["candidate"]})
+        return "" if author == "grammar" else f"by {printable(author)[:_AUTHOR_LETTERS]}: "
 
     def _rank(self, event: Event) -> None:
         best = self.best.get(event["purpose"])
@@ -182,10 +213,12 @@ class LiveView:
         bests = [
             f"best {purpose}: {describe(event)} ({title(event)})" for purpose, event in sorted(progress.best.items())
         ]
+        llm = [Text(f"llm: {progress.llm.words()}")] if progress.llm else []
         waiting = [Text(f"held: {', '.join(progress.waiting)}: {progress.review}")] if progress.waiting else []
         return Group(
             Text(head, style="bold"),
             Text(f"outcomes: {outcomes}"),
+            *llm,
             *waiting,
             *(Text(line) for line in bests),
             self._operators(),

@@ -1,5 +1,6 @@
 """How a search ended: the best candidate beside the best baseline, with seeds and interval, and what to do next."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from rich.text import Text
 
 from nas.search import Search
 from nas.statistics import Interval, mean_interval, standard_deviation
+from nas.tally import Tally
 from nas.terminal import printable
 from nas.types import Crashed, Fitness, Held, Rejected, Trial
 
@@ -70,6 +72,7 @@ class Summary:
       noise: standard deviation of bits per byte over training seeds.
       more_trials: how many to go on with; None if the proposer has no more.
       waiting: ids of held trials that no person has decided on; none of them is in anything else here.
+      llm: what the language models did, in lines of plain text; none where there was no model.
     """
 
     rows: Sequence[Row]
@@ -80,6 +83,7 @@ class Summary:
     outcomes: Counter[str]
     more_trials: int | None = None
     waiting: Sequence[str] = ()
+    llm: Sequence[str] = ()
 
     def verdict(self) -> str:
         """The result in one sentence."""
@@ -113,7 +117,8 @@ class Summary:
             name = row.name.replace("|", "\\|")  # in a cell
             lines.append(_line([name, _scores(row.scores), *[_scores(row.held_out)][:held_out], row.seeds]))
         waiting = [f"Held until a person has decided: {', '.join(self.waiting)}."] if self.waiting else []
-        return "\n".join([self.verdict(), "", *lines, "", f"Candidates: {self._tally()}.", *waiting])
+        llm = [_as_text(line) for line in self.llm]
+        return "\n".join([self.verdict(), "", *lines, "", f"Candidates: {self._tally()}.", *waiting, *llm])
 
     def show(self, console: Console, folder: Path, reason: str) -> None:
         """Prints the result and the next commands."""
@@ -144,6 +149,7 @@ class Summary:
         console.print(table)
         lines = [
             f"Candidates: {self._tally()}. Noise over seeds: {self.noise:.4f} bits per byte.",
+            *self.llm,
             self.verdict(),
             f"Ended: {_reason(printable(reason))}",
         ]
@@ -176,8 +182,13 @@ class Summary:
         return commands
 
 
-def summarize(search: Search, top: int = 5) -> Summary:
-    """The summary of a search as it stands."""
+def summarize(search: Search, top: int = 5, llm: Tally | None = None) -> Summary:
+    """The summary of a search as it stands.
+
+    Args:
+      top: how many of the best candidates have a row.
+      llm: what the language models did, counted from the journal's events.
+    """
     best, baseline = search.best("search"), search.best("baseline")
     rows = [
         _row(search, trial, by_seed)
@@ -194,7 +205,13 @@ def summarize(search: Search, top: int = 5) -> Summary:
         outcomes=Counter(_kind(trial) for trial in search.trials.values() if trial.purpose == "search"),
         more_trials=None if search.exhausted else max(2 * search.settings.search.trials, 1),
         waiting=[trial.id for trial in search.waiting()],
+        llm=_llm(llm) if llm else [],
     )
+
+
+def _llm(tally: Tally) -> list[str]:
+    result = printable(tally.result())
+    return [f"LLM: {printable(tally.words())}.", *([f"Proposers: {result}."] if result else [])]
 
 
 def _row(search: Search, trial: Trial, by_seed: Mapping[int, Fitness]) -> Row:
@@ -227,6 +244,11 @@ def _state(trial: Trial) -> str:
     """Bytes of one mixer's decoding state at batch 1."""
     size = trial.certificate.state_bytes if trial.certificate else None
     return "" if size is None else f"{size / 1024:,.1f} KiB"
+
+
+def _as_text(line: str) -> str:
+    """`line` as Markdown that shows it as it is. Entities: MLflow's page leaves backslashes standing."""
+    return re.sub(r"[&<>`*_{}\[\]#~|!\\@]|:(?=//)|(?<=www)\.", lambda match: f"&#{ord(match[0])};", line)
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -258,6 +258,83 @@ def test_a_notice_is_a_line_of_text() -> None:
     assert "collapse: 7 of 8" in drawn(shown)
 
 
+# What the language models do
+
+FAILED = {"event": "call_failed", "work": "p0001", "call": 0, "role": "researcher", "model": "qwen3", "kind": "timeout",
+          "reason": "180 s", "tokens_in": 100, "tokens_out": 0, "dollars": 0.0, "seconds": 180.0}  # fmt: skip
+ANSWERED = {**FAILED, "event": "completion", "text": "...", "tokens_out": 20, "dollars": 0.25}
+DRAWN = {"event": "draw", "work": "p0001", "operator": "decay", "plan": {"model": "qwen3"}}
+
+
+def test_calls_are_counted_in_the_view_and_are_no_lines() -> None:
+    shown, file = view()
+    assert "llm:" not in drawn(shown)
+    for event in (DRAWN, ANSWERED, FAILED, {**FAILED, "event": "unusable", "kind": "json"}):
+        shown.write(event)
+    assert file.getvalue() == ""
+    assert (
+        "llm: 2 calls, 1 failed (1 timeout), 1 unusable answer (1 json), 220 tokens, $0.25; "
+        "1 proposal ready or in the making" in drawn(shown)
+    )
+
+
+def test_a_proposal_that_came_to_nothing_is_a_line() -> None:
+    shown, file = view()
+    for event in (DRAWN, {"event": "no_proposal", "work": "p0001", "reason": "three answers,\nnone of use"}):
+        shown.write(event)
+    line = "p0001: no candidate from the LLM (three answers, none of use): the grammar takes its place"
+    assert file.getvalue() == f"00:00  {line}\n" and line in drawn(shown)
+
+
+def test_what_a_person_has_to_mend_is_a_line_once_for_each_model() -> None:
+    shown, file = view()
+    for model in ("qwen3", "gpt", "qwen3"):
+        for kind in ("authentication", "not found", "server"):
+            shown.write({**FAILED, "model": model, "kind": kind, "reason": f"{kind} by {model}"})
+    assert [line[7:] for line in file.getvalue().splitlines()] == [
+        f"llm: {model}: {kind}: {kind} by {model}"
+        for model in ("qwen3", "gpt")
+        for kind in ("authentication", "not found")
+    ]
+
+
+def test_a_notice_of_the_llm_is_a_line() -> None:
+    shown, file = view()
+    shown.write({"event": "notice", "tripwire": "llm", "reason": "the cap llm.max_dollars=1 is reached"})
+    assert file.getvalue() == "00:00  llm: the cap llm.max_dollars=1 is reached\n"
+
+
+@pytest.mark.parametrize(
+    ("proposer", "work", "by"),
+    [("grammar", None, ""), ("folder", None, "by folder: "), ("llm", "p0001", "by qwen3: "), ("llm", None, "by llm: ")],
+)
+def test_a_trial_says_who_proposed_it(proposer: str, work: str | None, by: str) -> None:
+    shown, file = view()
+    trial = ended(fitness(2.0))
+    trial["candidate"]["proposer"] = proposer
+    for event in (DRAWN, {**ASK, "trial": trial["id"], "work": work, "candidate": trial["candidate"]}, trial):
+        shown.write(event)
+    assert file.getvalue().endswith(f"  {by}2.000 bits per byte\n")
+
+
+def test_hostile_words_of_models_are_text_on_one_line() -> None:
+    shown, file = view()
+    trial = ended(fitness(2.0))
+    trial["candidate"]["proposer"] = HOSTILE
+    for event in (
+        {**DRAWN, "work": HOSTILE, "plan": {"model": HOSTILE}},
+        {**FAILED, "work": HOSTILE, "kind": "not found", "model": HOSTILE, "reason": HOSTILE},
+        {**FAILED, "kind": HOSTILE},
+        {"event": "no_proposal", "work": HOSTILE, "reason": HOSTILE},
+        {**ASK, "trial": trial["id"], "work": HOSTILE, "candidate": trial["candidate"]},
+        trial,
+    ):
+        shown.write(event)
+    assert file.getvalue().count("\n") == 3
+    for text in (file.getvalue(), drawn(shown).replace("\x1b[1m", "").replace("\x1b[2m", "").replace("\x1b[0m", "")):
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text) and "[red]red[/red]" in text
+
+
 # Time
 
 

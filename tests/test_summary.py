@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeSpace, fitness, make_settings, simulate, source_of, start
+from markdown_it import MarkdownIt
 from rich.console import Console
 
 from nas.archive import Archive
 from nas.search import Assignment, Search
 from nas.statistics import mean_interval
 from nas.summary import Summary, summarize
+from nas.tally import Tally
 from nas.types import Budget, Candidate, Cost, Crashed, Held, Outcome, Rejected, Trial
 
 FOLDER = Path("results/first")
@@ -235,6 +237,50 @@ def test_held_out_scores_stand_beside_the_others_where_there_are_any() -> None:
     assert f"| decay {CHILD.id} | 2.0000 ± 0.0000 | 2.2500 ± 0.0000 | 2 fresh |" in lines
     assert "| strong | 2.5000 | 2.7500 | 1 |" in lines and "| plain | 3.0000 |  | 1 |" in lines
     assert "held out" in shown(summary) and "2.7500" in shown(summary)
+
+
+# What the language models did
+
+
+def tally(model: str = "qwen3") -> Tally:
+    call = {"work": "p0001", "tokens_in": 1000, "tokens_out": 500, "dollars": 0.25}
+    counted = Tally()
+    for event in (
+        {"event": "draw", "work": "p0001", "plan": {"model": model}},
+        {"event": "completion", **call},
+        {"event": "call_failed", "kind": "timeout", **call},
+        {"event": "unusable", "kind": "json"},
+        {"event": "ask", "work": "p0001", "purpose": "search", "candidate": {"proposer": "llm"}},
+        {"event": "analysis", "trial": "t0001", "verdict": "confirmed"},
+    ):
+        counted.take(event)
+    return counted
+
+
+def test_what_the_models_did_is_told_in_two_lines() -> None:
+    summary = summarize(told((STRONG, "baseline", 0, 2.5), (CHILD, "search", 0, 2.0)), llm=tally())
+    lines = [
+        "LLM: 2 calls, 1 failed (1 timeout), 1 unusable answer (1 json), 3.0k tokens, $0.50.",
+        "Proposers: 1 candidate by qwen3; predictions: 1 confirmed.",
+    ]
+    assert summary.markdown().splitlines()[-2:] == lines
+    text = shown(summary)
+    assert all(line in text.splitlines() for line in lines)
+
+
+@pytest.mark.parametrize("llm", [None, Tally()])
+def test_without_a_model_nothing_is_said_of_one(llm: Tally | None) -> None:
+    summary = summarize(told((CHILD, "search", 0, 2.0)), llm=llm)
+    assert not any(word in shown(summary) + summary.markdown() for word in ("LLM", "Proposers"))
+
+
+def test_a_hostile_name_of_a_model_is_text() -> None:
+    model = "<img src=x> [l](http://evil) **b** `c` www.evil.example\n# Heading \x1b[2J"
+    summary = summarize(told((CHILD, "search", 0, 2.0)), llm=tally(model))
+    html = MarkdownIt("commonmark", {"html": True}).render(summary.markdown())
+    assert not any(tag in html for tag in ("<img", "<a ", "<strong", "<code", "<h1")) and "**b**" in html
+    assert "www." not in summary.markdown() and "http://" not in summary.markdown(), "no page makes a link of it"
+    assert "\x1b" not in shown(summary) + summary.markdown() and "<img src=x>" in shown(summary)
 
 
 # What is shown

@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from nas import tracking
-from nas.tracking import MlflowTracker, _describe, _Projection, _Store, rebuild
+from nas.tracking import MlflowTracker, rebuild, store
+from nas.tracking.projection import Projection
+from nas.tracking.store import Store, connect
+from nas.tracking.story import Story
 from nas.types import (
     Budget,
     Candidate,
@@ -119,11 +121,59 @@ def journal_with_held() -> list[dict]:
     return json.loads(json.dumps(events))
 
 
+def call(work: str, number: int, now: float, role: str = "researcher", seconds: float = 2.0, **fields: object) -> dict:
+    return {"event": "completion", "work": work, "call": number, "role": role, "model": "qwen3", "prompt": "ab" * 32,
+            "text": f"answer {number} to {work}", "finish": "stop", "tokens_in": 100, "tokens_out": 20,
+            "estimated": False, "dollars": 0.25, "seconds": seconds, "time": now, **fields}  # fmt: skip
+
+
+def drawn(work: str, now: float, **fields: object) -> dict:
+    plan = {"model": "qwen3", "kind": "diff", "inspirations": [], "notes": ["n07", "n12"],
+            "lessons": ["decay per channel helps"], "prompt": "researcher"}  # fmt: skip
+    return {"event": "draw", "work": work, "number": 1, "operator": "decay", "parents": [PARENT.id], "probability": 0.5,
+            "weights": {}, "in_flight": {}, "repair_of": None, "plan": plan, "time": now, **fields}  # fmt: skip
+
+
+def journal_with_llm() -> list[dict]:
+    """Two proposals, of which one came to nothing, and the analysis of what the other became."""
+    t0 = 1_800_000_000.0
+    child = replace(CHILD, proposer="llm", predicted_gain=0.05)
+    failed = {"event": "call_failed", "kind": "rate limit", "reason": "429: slow down", "again": True}
+    messages = [{"role": "system", "content": "You design mixers."}, {"role": "user", "content": "Change the decay."}]
+    events = [
+        *journal()[:5],
+        drawn("p0001", t0 + 10),
+        drawn("p0002", t0 + 11, repair_of="t0001"),
+        call("p0001", 0, t0 + 20, messages=messages),
+        call("p0002", 0, t0 + 21, tokens_out=0, dollars=0.0, **failed),
+        {"event": "unusable", "work": "p0001", "call": 0, "role": "researcher", "model": "qwen3", "kind": "diff",
+         "reason": "no such lines", "time": t0 + 21},
+        call("p0002", 0, t0 + 22),
+        call("p0001", 1, t0 + 25, role="engineer", prompt="cd" * 32),
+        {"event": "no_proposal", "work": "p0002", "reason": "three answers, none of use", "time": t0 + 30},
+        {**ask(1, "t0002", child, "search", t0 + 31), "work": "p0001", "stale": 0},
+        rung("t0002", 10, 2.9, t0 + 32),
+        call("p0001", 2, t0 + 33, role="judge"),
+        {"event": "opinion", "work": "p0001", "model": "qwen3", "novelty": 7, "simplicity": 4, "because": "known parts",
+         "time": t0 + 34},
+        told(trained("t0002", child, 2.4), t0 + 35),
+        call("a-t0002", 0, t0 + 38, role="analyst"),
+        {"event": "analysis", "trial": "t0002", "by": "qwen3", "operator": "decay", "effect": "helps",
+         "gain": 0.1, "predicted_gain": 0.05, "verdict": "confirmed", "text": "It forgets <less>.", "time": t0 + 39},
+        {"event": "notice", "tripwire": "llm", "reason": "the cap llm.max_dollars=1 is reached", "time": t0 + 40},
+        {"event": "end", "reason": "trials", "best": "t0002", "time": t0 + 50, "summary": "# Found"},
+    ]  # fmt: skip
+    return json.loads(json.dumps(events))
+
+
+JOURNALS = {"usual": journal(), "held": journal_with_held(), "llm": journal_with_llm()}
+
+
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with its tables and nothing in it: making them takes longer than a test."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    tracking._connect(f"sqlite:///{path}").search_experiments()
+    connect(f"sqlite:///{path}").search_experiments()
     return path
 
 
@@ -135,12 +185,12 @@ def uri(empty_store: Path, tmp_path: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "SQLITE_SECONDS", 0.1)
+    monkeypatch.setattr(store, "SQLITE_SECONDS", 0.1)
 
 
 def snapshot(uri: str, experiment: str = "nas") -> dict[str, dict]:
     """All that the store holds, by trial ("" for the search's run), without MLflow's own ids."""
-    client = tracking._connect(uri)
+    client = connect(uri)
     found = client.get_experiment_by_name(experiment)
     runs = client.search_runs([found.experiment_id])
     names = [run.data.tags.get("nas.trial", "") for run in runs]
@@ -162,7 +212,51 @@ def snapshot(uri: str, experiment: str = "nas") -> dict[str, dict]:
             },
             "artifacts": {path.name: path.read_text() for path in folder.iterdir()},
         }
+    for name, found_of in traces(uri, experiment).items():
+        content[f"trace {name}"] = found_of
     return content
+
+
+def traces(uri: str, experiment: str = "nas") -> dict[str, dict]:
+    """All traces, by work, without MLflow's own ids."""
+    client = connect(uri)
+    place = [client.get_experiment_by_name(experiment).experiment_id]
+    runs = {run.info.run_id: run.data.tags.get("nas.trial", "") for run in client.search_runs(place)}
+    linked = {
+        trial: {trace.info.trace_id for trace in client.search_traces(locations=place, run_id=run)}
+        for run, trial in runs.items()
+    }
+    found = client.search_traces(locations=place, max_results=500)
+    works = [trace.info.tags["work"] for trace in found]
+    assert len(set(works)) == len(works), "a trace was written twice"
+    return {
+        work: {
+            "name": trace.info.tags["mlflow.traceName"],
+            "state": trace.info.state.value,
+            "times": (trace.info.request_time, trace.info.execution_duration),
+            "tokens": trace.info.token_usage,
+            "dollars": trace.info.cost["total_cost"],
+            "tags": {key: value for key, value in trace.info.tags.items() if not key.startswith("mlflow.")},
+            "previews": (trace.info.request_preview, trace.info.response_preview),
+            "runs": sorted(trial for trial, ids in linked.items() if trace.info.trace_id in ids),
+            "spans": sorted(
+                (
+                    {
+                        "name": span.name,
+                        "parent": span.parent_id is not None,
+                        "times": (span.start_time_ns, span.end_time_ns),
+                        "status": span.status.status_code.value,
+                        "inputs": span.inputs,
+                        "outputs": span.outputs,
+                        "attributes": {k: v for k, v in span.attributes.items() if k != "mlflow.traceRequestId"},
+                    }
+                    for span in trace.data.spans
+                ),
+                key=lambda span: (span["parent"], span["times"]),
+            ),
+        }
+        for work, trace in zip(works, found, strict=True)
+    }
 
 
 def points(run: dict, metric: str) -> list[tuple[int, float]]:
@@ -253,7 +347,7 @@ def test_a_decision_amends_the_run_that_it_is_about(uri: str, tmp_path: Path) ->
     assert latest == {"best_bits_per_byte": (4, 0.5), "trained": (4, 2), "held": (4, 2)}
 
 
-@pytest.mark.parametrize("events", [journal(), journal_with_held()], ids=["usual", "held"])
+@pytest.mark.parametrize("events", JOURNALS.values(), ids=JOURNALS)
 def test_writing_the_journal_again_changes_nothing(events: list[dict], uri: str, tmp_path: Path) -> None:
     rebuild(events, uri, tmp_path / "artifacts", "nas")
     before = snapshot(uri)
@@ -261,7 +355,7 @@ def test_writing_the_journal_again_changes_nothing(events: list[dict], uri: str,
     assert snapshot(uri) == before
 
 
-@pytest.mark.parametrize("events", [journal(), journal_with_held()], ids=["usual", "held"])
+@pytest.mark.parametrize("events", JOURNALS.values(), ids=JOURNALS)
 def test_after_a_crash_at_any_event_the_rest_is_written(events: list[dict], empty_store: Path, tmp_path: Path) -> None:
     def written(name: str, *journals: list[dict]) -> dict[str, dict]:
         shutil.copy(empty_store, tmp_path / name)
@@ -274,14 +368,18 @@ def test_after_a_crash_at_any_event_the_rest_is_written(events: list[dict], empt
         assert written(f"cut{cut}", events[:cut], events) == whole
 
 
-@pytest.mark.parametrize("call", ["create_run", "log_batch", "log_artifacts", "set_terminated", "search_runs"])
+@pytest.mark.parametrize("call", ["create_run", "log_batch", "log_artifacts", "set_terminated", "search_runs",
+                                  "log_spans", "start_trace", "link_traces_to_run"])  # fmt: skip
 def test_a_call_that_fails_before_or_after_it_arrived_is_made_good(
     call: str, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow import MlflowClient
+    from mlflow.tracing.client import TracingClient
 
-    rebuild(journal(), uri, tmp_path / "artifacts", "reference")
-    genuine, calls = getattr(MlflowClient, call), []
+    events = journal_with_llm() if "trace" in call or "span" in call else journal()
+    rebuild(events, uri, tmp_path / "artifacts", "reference")
+    owner = TracingClient if call in ("log_spans", "start_trace") else MlflowClient
+    genuine, calls = getattr(owner, call), []
 
     def flaky(*args, **kwargs):
         calls.append(call)
@@ -292,18 +390,89 @@ def test_a_call_that_fails_before_or_after_it_arrived_is_made_good(
             raise OSError("no answer, but it was written")
         return result
 
-    monkeypatch.setattr(MlflowClient, call, flaky)
-    assert rebuild(journal(), uri, tmp_path / "artifacts", "nas") == 0
+    monkeypatch.setattr(owner, call, flaky)
+    assert rebuild(events, uri, tmp_path / "artifacts", "nas") == 0
     monkeypatch.undo()
     assert len(calls) >= 2
     assert snapshot(uri) == snapshot(uri, "reference")
+
+
+def test_a_work_of_the_models_is_a_trace_with_its_calls(uri: str, tmp_path: Path) -> None:
+    assert rebuild(journal_with_llm(), uri, tmp_path / "artifacts", "nas") == 0
+    found = traces(uri)
+    assert found.keys() == {"p0001", "p0002", "a-t0002"}
+    t0 = 1_800_000_000
+    proposal = found["p0001"]
+    assert (proposal["name"], proposal["state"], proposal["runs"]) == ("p0001 decay", "OK", ["t0002"])
+    assert proposal["tokens"] == {"input_tokens": 300, "output_tokens": 60, "total_tokens": 360}
+    assert proposal["dollars"] == 0.75
+    assert proposal["times"] == (1000 * (t0 + 18), 15_000)
+    assert proposal["previews"] == (f"diff of {PARENT.id}", f"t0002 {CHILD.id}")
+    assert proposal["tags"].items() >= {
+        "work": "p0001", "operator": "decay", "model": "qwen3", "role": "researcher, engineer, judge",
+        "prompt": f"{'ab' * 32}, {'cd' * 32}", "nas.search": "first",
+    }.items()  # fmt: skip
+    whole, first, second, judge = proposal["spans"]
+    assert not whole["parent"] and first["parent"] and second["parent"] and judge["parent"]
+    assert whole["inputs"]["notes"] == ["n07", "n12"] and whole["outputs"] == {"trial": "t0002", "candidate": CHILD.id}
+    assert first["times"] == ((t0 + 18) * 10**9, (t0 + 20) * 10**9)
+    assert [message["role"] for message in first["inputs"]["messages"]] == ["system", "user"]
+    assert "Change the decay." in first["inputs"]["messages"][1]["content"]
+    assert "answer 0 to p0001" in first["outputs"]["content"] and second["inputs"] == {"prompt": "cd" * 32}
+    said = first["attributes"]
+    assert (said["role"], said["prompt"], said["status"]) == ("researcher", "ab" * 32, "answered")
+    assert (said["unusable"], said["unusable.reason"]) == ("diff", "no such lines")
+    assert said["mlflow.llm.model"] == "qwen3" and said["mlflow.spanType"] == "CHAT_MODEL"
+    assert said["mlflow.chat.tokenUsage"] == {"input_tokens": 100, "output_tokens": 20, "total_tokens": 120}
+    assert said["mlflow.llm.cost"]["total_cost"] == 0.25
+
+    nothing = found["p0002"]
+    assert (nothing["state"], nothing["runs"]) == ("ERROR", [""]), "of the search itself"
+    assert nothing["previews"][1] == "three answers, none of use"
+    assert [span["status"] for span in nothing["spans"]] == ["ERROR", "ERROR", "OK"]
+    assert found["a-t0002"]["runs"] == ["t0002"] and found["a-t0002"]["spans"][0]["outputs"]["verdict"] == "confirmed"
+
+
+def test_a_candidate_of_a_model_tells_its_story(uri: str, tmp_path: Path) -> None:
+    assert rebuild(journal_with_llm(), uri, tmp_path / "artifacts", "nas") == 0
+    runs = snapshot(uri)
+    run, search = runs["t0002"], runs[""]
+    assert run["tags"].items() >= {
+        "work": "p0001", "proposer": "llm", "model": "qwen3", "kind": "diff", "notes": "n07, n12",
+        "predicted_gain": "0.05", "analysis.verdict": "confirmed", "opinion.novelty": "7", "opinion.simplicity": "4",
+    }.items()  # fmt: skip
+    assert "repair_of" not in run["tags"] and points(run, "predicted_gain") == [(0, 0.05)]
+    note = run["tags"]["mlflow.note.content"]
+    assert "+0.0500 bits per byte over the best parent; measured: +0.1000 (confirmed)" in note
+    assert "**Analysis** (by qwen3): It forgets &#60;less&#62;." in note and "novelty 7, simplicity 4" in note
+    assert "n07, n12" in note and "- decay per channel helps" in note and "trained to 2.4000" in note
+    assert search["tags"]["notice.llm"] == "the cap llm.max_dollars=1 is reached"
+    llm = {name: points(search, name) for name in search["metrics"] if name.startswith("llm.")}
+    assert llm == {
+        "llm.calls": [(2, 5)], "llm.failed": [(2, 1)], "llm.unusable": [(2, 1)], "llm.tokens": [(2, 580)],
+        "llm.dollars": [(2, 1.0)],
+    }  # fmt: skip
+
+
+def test_a_resumed_search_writes_no_ended_trace_again(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracing.client import TracingClient
+
+    events = journal_with_llm()
+    rebuild(events, uri, tmp_path / "artifacts", "nas")
+    before, logged = snapshot(uri), []
+    monkeypatch.setattr(TracingClient, "log_spans", lambda self, place, spans: logged.extend(spans))
+    rebuild(events, uri, tmp_path / "artifacts", "nas")
+    assert [span.name for span in logged] == ["judge 2"], "the one call that came after the end of its work"
+    assert snapshot(uri) == before
 
 
 def test_a_later_search_of_the_same_name_has_its_own_run(uri: str, tmp_path: Path) -> None:
     rebuild(journal(), uri, tmp_path / "artifacts", "nas")
     later = [{**event, "time": event["time"] + 1e6} for event in journal()]
     rebuild(later, uri, tmp_path / "artifacts", "nas")
-    client = tracking._connect(uri)
+    client = connect(uri)
     runs = client.search_runs([client.get_experiment_by_name("nas").experiment_id])
     assert sum(run.data.tags.get("nas.search") == "first" for run in runs) == 12
 
@@ -313,6 +482,27 @@ HOSTILE = (
     "# Heading\n```\n~~~~\n| a | b |\n|---|---|\n"
     "@someone www.evil.example \x1b[31mred\x1b[0m \x00 \ud800 **bold** _it_\n"
 )
+
+
+def hostile_words_of_models() -> list[dict]:
+    """About t0001, which has ended: amended later, as it is in a search."""
+    messages = [{"role": HOSTILE, "content": HOSTILE * 20}]
+    judged = {"event": "opinion", "work": HOSTILE, "model": HOSTILE, "novelty": HOSTILE, "simplicity": HOSTILE}
+    plan = dict.fromkeys(("model", "kind"), HOSTILE) | {name: [HOSTILE] * 9 for name in ("notes", "lessons")}
+    candidate = ask(0, "t0001", Candidate("x = 1\n", HOSTILE), "search", 1.0)["candidate"]
+    return [
+        drawn(HOSTILE, 7.0, operator=HOSTILE, plan=plan),
+        call(HOSTILE, 0, 8.0, role=HOSTILE, text=HOSTILE, model=HOSTILE, prompt=HOSTILE, messages=messages),
+        {
+            "event": "ask",
+            "trial": "t0001",
+            "work": HOSTILE,
+            "candidate": {**candidate, "predicted_gain": 1},
+            "time": 9.0,
+        },
+        {**judged, "because": HOSTILE * 50, "time": 9.0},
+        {"event": "analysis", "trial": "t0001", "by": HOSTILE, "verdict": HOSTILE, "text": HOSTILE, "time": 9.0},
+    ]
 
 
 def test_hostile_text_stays_text(uri: str, tmp_path: Path) -> None:
@@ -327,9 +517,15 @@ def test_hostile_text_stays_text(uri: str, tmp_path: Path) -> None:
         told(replace(trial, id="t0003", outcome=Held(HOSTILE, HOSTILE * 200, fitness(2.0))), 4.0),
         {"event": "notice", "tripwire": HOSTILE, "reason": HOSTILE, "time": 5.0},
         {"event": "review", "trial": "t0003", "decision": "refuse", "by": HOSTILE, "why": HOSTILE * 200, "time": 6.0},
+        *hostile_words_of_models(),
     ]
     assert rebuild(events, uri, tmp_path / "artifacts", "nas") == 0
     runs = snapshot(uri)
+    (trace,) = [runs.pop(name) for name in list(runs) if name.startswith("trace ")]
+    for span in trace["spans"][1:]:
+        for message in [*span["inputs"]["messages"], span["outputs"]]:
+            html = MarkdownIt("commonmark", {"html": True}).render(message["content"])
+            assert html.count("<pre>") == 1 and "<img" not in html and "<h1" not in html and "alert(1)" in html
     assert len(runs) == 4
     for run in runs.values():
         note = run["tags"]["mlflow.note.content"]
@@ -343,7 +539,7 @@ def test_hostile_text_stays_text(uri: str, tmp_path: Path) -> None:
 def test_a_fence_cannot_be_ended_from_within() -> None:
     reason = "before\n`````\n# Heading <img src=x>\n"
     outcome = {"kind": "rejected", "check": "static", "reason": reason}
-    html = MarkdownIt("commonmark", {"html": True}).render(_describe({}, outcome, {}))
+    html = MarkdownIt("commonmark", {"html": True}).render(Story(outcome=outcome).markdown())
     assert html.count("<pre>") == 1 and "<img" not in html and "<h1" not in html
 
 
@@ -354,7 +550,7 @@ def test_what_is_not_a_finite_number_is_never_a_metric(worse: object) -> None:
             return {key: spoil(item) for key, item in value.items()}
         return worse if isinstance(value, float) else value
 
-    projection = _Projection()
+    projection = Projection()
     for event in journal():
         spoiled = {key: spoil(value) if key != "time" else value for key, value in event.items()}
         for write in projection.writes(spoiled):
@@ -365,13 +561,13 @@ def test_what_is_not_a_finite_number_is_never_a_metric(worse: object) -> None:
 
 @pytest.mark.parametrize("junk", [None, "junk", 3, [], ["junk"], {}, {"kind": 5}, {"a": {"b": None}}, "missing"])
 def test_no_damage_to_one_field_is_an_error(junk: object) -> None:
-    for events in (journal(), journal_with_held()):
+    for events in JOURNALS.values():
         for place, event in enumerate(events):
             for key in event:
                 damaged = {name: value for name, value in event.items() if name != key}
                 if junk != "missing":
                     damaged[key] = junk
-                projection = _Projection()
+                projection = Projection()
                 for other in [*events[:place], damaged, *events[place + 1 :]]:
                     projection.writes(other)
 
@@ -407,7 +603,7 @@ def test_a_locked_store_is_written_once_it_is_free(uri: str, tmp_path: Path, cap
 
 
 def test_a_store_that_hangs_does_not_hold_up_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_Store, "apply", lambda self, write: time.sleep(3))
+    monkeypatch.setattr(Store, "apply", lambda self, write: time.sleep(3))
     tracker = MlflowTracker("sqlite:////nowhere", tmp_path, "nas")
     tracker.write(journal()[0])
     started = time.monotonic()
@@ -418,14 +614,14 @@ def test_a_store_that_hangs_does_not_hold_up_the_end(tmp_path: Path, monkeypatch
 def test_what_mlflow_refuses_for_good_costs_itself_alone(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    genuine = _Store.apply
+    genuine = Store.apply
 
     def refuse_one(self, write):
         if write.trial == "t0002":
             raise ValueError("never")
         genuine(self, write)
 
-    monkeypatch.setattr(_Store, "apply", refuse_one)
+    monkeypatch.setattr(Store, "apply", refuse_one)
     events = journal()
     assert rebuild(events, uri, tmp_path / "artifacts", "nas") == 3  # its ask, its rung and its end
     monkeypatch.undo()
@@ -465,14 +661,16 @@ def test_the_server_shows_a_search_and_takes_one_over_http(uri: str, tmp_path: P
         address = f"http://127.0.0.1:{port}"
         with urllib.request.urlopen(address, timeout=20) as page:
             assert b"MLflow" in page.read()
-        client = tracking._connect(uri)
+        client = connect(uri)
         experiment = client.get_experiment_by_name("nas").experiment_id
         run = client.search_runs([experiment], "tags.`nas.trial` = 't0002'")[0].info.run_id
         with urllib.request.urlopen(f"{address}/get-artifact?path=candidate.py&run_uuid={run}", timeout=20) as file:
             assert file.read().decode() == CHILD.source
-        assert rebuild(journal(), address, tmp_path / "elsewhere", "over http", timeout=60) == 0
+        rebuild(journal_with_llm(), uri, tmp_path / "artifacts", "llm")
+        assert rebuild(journal_with_llm(), address, tmp_path / "elsewhere", "over http", timeout=60) == 0
         over_http = snapshot(address, "over http")
-        assert over_http.keys() == snapshot(uri).keys() and "candidate.py" in over_http["t0002"]["artifacts"]
+        assert over_http.keys() == snapshot(uri, "llm").keys() and "candidate.py" in over_http["t0002"]["artifacts"]
+        assert traces(address, "over http") == traces(uri, "llm")
         assert not (tmp_path / "elsewhere").exists()
         server.send_signal(signal.SIGINT)
         assert server.wait(20) == 0

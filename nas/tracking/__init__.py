@@ -1,0 +1,12 @@
+"""From journal events to MLflow, in the background. The only importer of MLflow.
+
+The journal is the truth and MLflow a copy of it for reading. So a write is never waited for, a failure never reaches
+the search, and whatever is missing is made good by writing the same events again.
+
+An event passes three parts: `Projection` (pure: event -> what is to be written), `Store` (finds or creates the run
+and writes; writing twice changes nothing) and `MlflowTracker` (queue, thread, retries).
+"""
+
+from nas.tracking.tracker import MlflowTracker, rebuild
+
+__all__ = ["MlflowTracker", "rebuild"]

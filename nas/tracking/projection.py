@@ -1,0 +1,355 @@
+"""What each event adds to MLflow. Pure: the same events give the same writes."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from nas.tally import Tally
+from nas.tracking import words
+from nas.tracking.story import Story
+from nas.tracking.traces import Traces
+from nas.tracking.writes import STATUS, Event, Search, TraceWrite, Write
+
+
+class Projection:
+    """From the events so far to the next writes. The same events give the same writes, times included."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[Any, Callable[[Event], list[Write]]] = {
+            "ask": self._ask,
+            "rung": self._rung,
+            "trial": self._trial,
+            "notice": self._notice,
+            "review": self._review,
+            "draw": self._draw,
+            "analysis": self._analysis,
+            "opinion": self._opinion,
+            "resume": self._resume,
+            "end": self._end,
+        }
+        self._search: Search | None = None
+        self._time_ms = 0
+
+    def writes(self, event: Event) -> list[Write | TraceWrite]:
+        """What `event` adds; nothing for an event that is not known here."""
+        kind = event.get("event")
+        time = words.number(event.get("time"))
+        self._time_ms = self._time_ms if time is None else int(1000 * time)
+        if kind == "search":
+            return [self._begin(event)]
+        if self._search is None or not isinstance(kind, str):
+            return []
+        self._tally.take(event)
+        handler = self._handlers.get(kind)
+        # The runs first: a trace that has ended is linked to one.
+        return [*(handler(event) if handler else []), *self._traces.writes(event)]
+
+    def _begin(self, event: Event) -> Write:
+        time = words.number(event.get("time"))
+        self._search = Search(
+            words.clean(event.get("name", "search"))[:200], "unknown" if time is None else f"{time:.3f}"
+        )
+        self._traces = Traces(self._search)
+        self._tally = Tally()
+        self._sources: dict[str, str] = {}
+        self._stories: dict[str, Story] = {}  # of the trials
+        self._drawn: dict[str, Event] = {}  # work -> the event by which it was drawn
+        self._opinions: dict[str, Event] = {}  # work -> the judge's
+        self._trials: dict[str, str] = {}  # work -> the trial that came of it
+        self._open: dict[str, None] = {}  # asked and not finished; ordered, so that the same events write the same
+        self._killed: set[str] = set()
+        self._rung_times: dict[str, dict[int, int]] = {}
+        self._counts = {"trained": 0, "rejected": 0, "crashed": 0, "held": 0}
+        # Held trials that no person has decided on, and what is to be written if they are accepted.
+        self._waiting: dict[str, tuple[Event, Write]] = {}
+        self._best: float | None = None
+        self._weights: dict[str, float] = {}
+        corpus = words.mapping(event.get("corpus"))
+        versions = {f"version.{name}": value for name, value in words.mapping(event.get("versions")).items()}
+        sha256 = words.clean(corpus.get("sha256"))
+        description = (
+            f"**Search** {words.escape(self._search.name)}, seed {words.escape(event.get('seed'))}, "
+            f"corpus {words.escape(corpus.get('name'))} (`{sha256[:12].replace('`', '')}`).\n\n"
+            "The runs below it are its candidates. Steps of this run's metrics count finished trials."
+        )
+        config = words.flatten(words.mapping(event.get("config")))
+        return self._write(
+            run_name=self._search.name,
+            params={key: value[: words.PARAM_CHARACTERS] for key, value in config.items()},
+            tags=words.tags(
+                {
+                    "seed": event.get("seed"),
+                    "corpus": corpus.get("name"),
+                    "corpus.sha256": corpus.get("sha256"),
+                    **versions,
+                    "mlflow.note.content": description,
+                }
+            ),
+            artifacts={"search.json": words.pretty_json(event)},
+        )
+
+    def _ask(self, event: Event) -> list[Write]:
+        trial = words.clean(event.get("trial"))
+        if not trial:
+            return []
+        self._weights = words.numbers(event.get("weights")) or self._weights
+        self._open[trial] = None
+        self._killed.discard(trial)
+        candidate, work = words.mapping(event.get("candidate")), words.clean(event.get("work"))
+        story = self._stories[trial] = Story(_told(candidate))
+        if work:
+            self._trials[work] = trial
+            story.drawn, story.opinion = self._drawn.get(work, {"work": work}), self._opinions.get(work, {})
+        values = {"probability": event.get("probability"), "predicted_gain": candidate.get("predicted_gain")}
+        return [
+            self._candidate_write(
+                trial,
+                candidate,
+                tags={"outcome": "running", "purpose": event.get("purpose")},
+                metrics=[(name, value, self._time_ms, 0) for name, value in words.numbers(values).items()],
+                status="RUNNING",
+            )
+        ]
+
+    def _draw(self, event: Event) -> list[Write]:
+        if work := words.clean(event.get("work")):
+            self._drawn[work] = event
+        return []
+
+    def _analysis(self, event: Event) -> list[Write]:
+        """What was learned from a trial that has ended."""
+        trial = words.clean(event.get("trial"))
+        if trial not in self._stories:
+            return []
+        self._stories[trial].analysis = event
+        return [self._amendment(trial)]
+
+    def _opinion(self, event: Event) -> list[Write]:
+        """The judge's, which may come before the candidate has a run, while it is trained, or after."""
+        work = words.clean(event.get("work"))
+        self._opinions[work] = event
+        trial = self._trials.get(work)
+        if trial is None:
+            return []
+        self._stories[trial].opinion = event
+        return [self._amendment(trial)]
+
+    def _amendment(self, trial: str) -> Write:
+        return self._write(trial=trial, tags=self._page(trial), amends=True)
+
+    def _page(self, trial: str) -> dict[str, str]:
+        """The tags that say what is known of a candidate, its page among them."""
+        story = self._stories.get(trial, Story())
+        return words.tags({**story.tags(), "mlflow.note.content": story.markdown()})
+
+    def _rung(self, event: Event) -> list[Write]:
+        trial, step = words.clean(event.get("trial")), words.number(event.get("step"))
+        if not trial or step is None:
+            return []
+        times = self._rung_times.setdefault(trial, {})
+        if int(step) in times:  # a trial that is run again after a crash reports its rungs again
+            return []
+        times[int(step)] = self._time_ms
+        status = "RUNNING" if trial in self._killed else None
+        self._killed.discard(trial)
+        bits = words.number(event.get("bits_per_byte"))
+        # Not yet "bits_per_byte": a trial that crashes later must not stand among the scores.
+        metrics = () if bits is None else (("rung_bits_per_byte", bits, self._time_ms, int(step)),)
+        return [self._write(trial=trial, metrics=metrics, status=status)]
+
+    def _trial(self, event: Event) -> list[Write]:
+        trial = words.clean(event.get("id"))
+        outcome = words.outcome(event)
+        if not trial or not outcome:
+            return []
+        kind = outcome["kind"]
+        self._open.pop(trial, None)
+        self._killed.discard(trial)
+        self._count("trained" if kind == "fitness" else kind, event, outcome)
+        if kind == "held":
+            fitness = {"kind": "fitness", **words.mapping(outcome.get("fitness"))}
+            accepted = self._finished_candidate(trial, {**event, "outcome": fitness}, fitness)
+            self._waiting[trial] = (event, replace(accepted, amends=True))
+        writes = [self._finished_candidate(trial, event, outcome), self._progress(event)]
+        if kind == "held":
+            writes.append(self._waiting_count())
+        self._rung_times.pop(trial, None)
+        return writes
+
+    def _count(self, kind: str, event: Event, outcome: Mapping[str, Any]) -> None:
+        self._counts[kind] += 1
+        bits = words.number(outcome.get("bits_per_byte")) if kind == "trained" else None
+        # A confirmation is of a candidate that was counted already, at a fresh seed.
+        if bits is not None and event.get("purpose") != "confirm":
+            self._best = bits if self._best is None else min(self._best, bits)
+
+    def _notice(self, event: Event) -> list[Write]:
+        return [self._write(tags=words.tags({f"notice.{words.clean(event.get('tripwire'))}": event.get("reason")}))]
+
+    def _review(self, event: Event) -> list[Write]:
+        """A person has decided on a held trial: accepted, its numbers become a score's."""
+        trial = words.clean(event.get("trial"))
+        if trial not in self._waiting:
+            return []
+        held, accepted = self._waiting.pop(trial)
+        decision = words.tags(
+            {"review": event.get("decision"), "review.by": event.get("by"), "review.why": event.get("why")}
+        )
+        if event.get("decision") != "accept":
+            return [self._write(trial=trial, tags=decision, amends=True), self._waiting_count()]
+        fitness = words.mapping(words.mapping(held.get("outcome")).get("fitness"))
+        self._counts["held"] -= 1
+        self._count("trained", held, fitness)
+        self._stories[trial].outcome = _ended(held, {"kind": "fitness", **fitness})
+        return [
+            replace(accepted, tags={**accepted.tags, **self._page(trial), **decision}),
+            self._waiting_count(),
+            replace(self._progress({}), milestone=None),
+        ]
+
+    def _waiting_count(self) -> Write:
+        return self._write(tags=words.tags({"waiting": len(self._waiting)}))
+
+    def _finished_candidate(self, trial: str, event: Event, outcome: Mapping[str, Any]) -> Write:
+        kind = outcome["kind"]
+        candidate, certificate = words.mapping(event.get("candidate")), words.mapping(event.get("certificate"))
+        budget, cost = words.mapping(event.get("budget")), words.mapping(event.get("cost"))
+        rung_times = self._rung_times.get(trial, {})
+        values = {**cost, "gain": event.get("gain"), "state_bytes": certificate.get("state_bytes")}
+        curve: dict[int, float] = {}
+        fitness = words.mapping(outcome.get("fitness")) if kind == "held" else {}
+        last = int(words.number({**outcome, **fitness}.get("step")) or 0)
+        if kind == "fitness":
+            values |= words.measured(outcome)
+            for rung in [
+                *words.mappings(event.get("rungs")),
+                {"step": last, "bits_per_byte": outcome.get("bits_per_byte")},
+            ]:
+                step, bits = words.number(rung.get("step")), words.number(rung.get("bits_per_byte"))
+                if step is not None and bits is not None:
+                    curve[int(step)] = bits
+        metrics = [("bits_per_byte", bits, rung_times.get(step, self._time_ms), step) for step, bits in curve.items()]
+        metrics += [(words.key(name), value, self._time_ms, last) for name, value in words.numbers(values).items()]
+        if kind == "held":  # under names of their own: nothing that ranks runs finds them
+            seen = words.numbers({**words.measured(fitness), "bits_per_byte": fitness.get("bits_per_byte")})
+            metrics += [(f"held/{words.key(name)}", value, self._time_ms, last) for name, value in seen.items()]
+        artifacts = {"certificate.json": words.pretty_json(certificate)} if certificate else {}
+        if outcome.get("reason"):
+            artifacts["reason.txt"] = words.clean(outcome["reason"])
+        story = self._stories.setdefault(trial, Story(_told(candidate)))
+        story.outcome, story.certificate = _ended(event, outcome), certificate
+        return self._candidate_write(
+            trial,
+            candidate,
+            tags={
+                "outcome": kind,
+                "purpose": event.get("purpose"),
+                "corpus.sha256": event.get("corpus"),
+                "stopped": "true" if event.get("stopped") else "false",
+                "rejected.check": outcome.get("check") if kind == "rejected" else None,
+                "crashed.cause": outcome.get("cause") if kind == "crashed" else None,
+                "tripwire": outcome.get("tripwire") if kind == "held" else None,
+            },
+            params={
+                "operator": candidate.get("operator"),
+                "parents": words.join(candidate.get("parents")),
+                "proposer": candidate.get("proposer"),
+                "seed": budget.get("seed"),
+                "steps": budget.get("steps"),
+            },
+            metrics=metrics,
+            artifacts=artifacts,
+            status=STATUS[kind],
+        )
+
+    def _progress(self, event: Event) -> Write:
+        """The search's own metrics after one more finished trial."""
+        finished = sum(self._counts.values())
+        credit = words.mapping(event.get("credit"))
+        values = {
+            **self._counts,
+            "in_flight": len(self._open),
+            "best_bits_per_byte": self._best,
+            **self._llm(),
+            **{f"weight.{name}": weight for name, weight in self._weights.items()},
+            **{f"reward.{name}": words.mapping(arm).get("reward") for name, arm in credit.items()},
+        }
+        metrics = tuple(
+            (words.key(name), value, self._time_ms, finished) for name, value in words.numbers(values).items()
+        )
+        return self._write(metrics=metrics, milestone=finished)
+
+    def _llm(self) -> dict[str, float]:
+        """What the language models did so far; nothing where there are none."""
+        tally = self._tally
+        if not tally:
+            return {}
+        counts = {"calls": tally.calls, "failed": tally.failed.total(), "unusable": tally.unusable.total()}
+        values = {**counts, "tokens": tally.tokens, "dollars": tally.dollars}
+        return {f"llm.{name}": float(value) for name, value in values.items()}
+
+    def _resume(self, event: Event) -> list[Write]:
+        return [self._write(status="RUNNING")]
+
+    def _end(self, event: Event) -> list[Write]:
+        self._killed = set(self._open)
+        summary = words.clean(event.get("summary"))
+        tags = words.tags({"end.reason": event.get("reason"), "best": event.get("best")})
+        if summary:
+            tags["mlflow.note.content"] = words.cut(summary, "\n\n(cut: the whole is in summary.md)")
+        return [
+            *(self._write(trial=trial, status="KILLED") for trial in self._open),
+            self._write(tags=tags, artifacts={"summary.md": summary} if summary else {}, status="FINISHED"),
+        ]
+
+    def _candidate_write(
+        self,
+        trial: str,
+        candidate: Mapping[str, Any],
+        *,
+        tags: Mapping[str, Any],
+        params: Mapping[str, Any] | None = None,
+        metrics: Iterable[tuple[str, float, int, int]] = (),
+        artifacts: Mapping[str, str] | None = None,
+        status: str,
+    ) -> Write:
+        identity, operator = words.clean(candidate.get("id")), words.clean(candidate.get("operator"))
+        source, parents = candidate.get("source"), candidate.get("parents") or ()
+        code: dict[str, str] = {}
+        if isinstance(source, str):
+            code["candidate.py"] = words.encodable(source)
+            self._sources[identity] = source
+            first = words.clean(parents[0]) if isinstance(parents, list | tuple) and parents else None
+            if first in self._sources:
+                code["parent.diff"] = words.diff(self._sources[first], source, first, identity)
+        return self._write(
+            trial=trial,
+            run_name=" ".join(filter(None, [trial, operator, words.clean(candidate.get("name")), identity]))[:200],
+            tags=words.tags(
+                {
+                    "operator": operator,
+                    "parents": words.join(parents),
+                    "proposer": candidate.get("proposer"),
+                    "candidate": identity,
+                    **tags,
+                }
+            )
+            | self._page(trial),
+            params={name: words.clean(value)[: words.PARAM_CHARACTERS] for name, value in (params or {}).items()},
+            metrics=tuple(metrics),
+            artifacts={**code, **(artifacts or {})},
+            status=status,
+        )
+
+    def _write(self, **fields: Any) -> Write:
+        assert self._search is not None
+        return Write(self._search, self._time_ms, **fields)
+
+
+def _told(candidate: Mapping[str, Any]) -> dict[str, Any]:
+    """What a page tells of a candidate: not its source, of which one copy is enough."""
+    return {name: candidate.get(name) for name in ("motivation", "predicted_gain")}
+
+
+def _ended(event: Event, outcome: Mapping[str, Any]) -> dict[str, Any]:
+    return {**outcome, "stopped": event.get("stopped")}
