@@ -5,13 +5,16 @@ INSTALLED := .venv/.installed
 DEVELOPED := .venv/.developed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help install search test lint bench ui clean
+.PHONY: help install llm search test lint bench ui clean
 .DEFAULT_GOAL := help
 
 help:             ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1 /' | awk '{ name = $$1; $$1 = ""; printf "  make %-9s%s\n", name, $$0 }'
 
 install: $(INSTALLED)  ## makes .venv with the engine in it: .venv/bin/nas
+
+llm: $(INSTALLED)      ## adds what proposer=llm needs (docs/llm.md)
+	$(PIP) install --quiet --no-compile -c constraints.txt -e '.[llm]'
 
 search: $(INSTALLED)   ## the main job: a search with the embedded defaults, to its result (OVERRIDES="seed=3 ...")
 	$(BIN)/nas search $(OVERRIDES)

@@ -3,11 +3,13 @@
 import random
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 from nas.statistics import pooled_deviation
 from nas.types import Candidate, Fitness, Trial
 
 Curve = Mapping[int, float]
+_NOBODY: Mapping[str, int] = MappingProxyType({})
 
 
 class Archive:
@@ -48,13 +50,23 @@ class Archive:
         """Those that a child can be made of, best first."""
         return [trial for trial in self.ranked() if trial.candidate.id not in self._outside]
 
-    def choose_parents(self, count: int, rng: random.Random) -> Sequence[Candidate]:
+    def trial_of(self, candidate_id: str) -> Trial | None:
+        """The trial at the search's training seed by which a candidate is known; None if it was never trained."""
+        return self._trials.get(candidate_id)
+
+    def choose_parents(
+        self, count: int, rng: random.Random, expected: Mapping[str, int] = _NOBODY
+    ) -> Sequence[Candidate]:
         """`count` different elites, the better and the less often used ones more likely; fewer if there are fewer.
 
         The weight of rank r with c children is 1 / ((1 + r) (1 + c)).
+
+        Args:
+          expected: candidate id -> children that are being made of it.
         """
         pool = self.possible_parents()[: self._elites]
-        weights = [1 / ((1 + rank) * (1 + self._children[t.candidate.id])) for rank, t in enumerate(pool)]
+        children = [self._children[t.candidate.id] + expected.get(t.candidate.id, 0) for t in pool]
+        weights = [1 / ((1 + rank) * (1 + used)) for rank, used in enumerate(children)]
         chosen: list[Candidate] = []
         while pool and len(chosen) < count:
             index = rng.choices(range(len(pool)), weights)[0]

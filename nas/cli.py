@@ -15,6 +15,7 @@ nas: searches for token mixers of linear cost, and tells what is really better.
   nas walk [overrides]           random candidates of the grammar through the gate: what share passes, and why not all
   nas baselines [overrides]      every baseline over several training seeds, as one table
   nas review SEARCH              what a search holds until a person has looked at it, and why
+  nas notes add FILE|TEXT        a note for the LLM proposer; nas notes search WORDS, nas notes list
   nas doctor [overrides]         what contains candidates on this machine, found out by trying to get out of it
   nas ui [overrides] [--port N]  the MLflow UI on the results, at http://127.0.0.1:5000
 
@@ -27,6 +28,8 @@ keys and groups with their values; `nas search --cfg job` prints the whole confi
   nas search -m seed=1,2 meta=uniform,ducb       four searches
   nas check my_idea.py                           is it causal, pure, and of linear cost?
   nas search proposer=folder proposer.path=DIR   candidates that you wrote
+  nas search proposer=llm llm.base_url=URL llm.models=[NAME]   by an LLM behind an OpenAI-compatible endpoint
+  nas search proposer=replay proposer.path=results/NAME        an earlier search once more, without the endpoint
   nas walk walk.candidates=100 seed=1            results/walk.md; given again, it goes on where it was interrupted
   nas baselines model=base baselines.seeds=5     results/baselines.md; the same
   nas review results/NAME accept t0012 --by NAME --why TEXT   or refuse: your word, in the search's journal
@@ -46,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "walk": _walk,
         "baselines": _baselines,
         "review": _review,
+        "notes": _notes,
         "doctor": _doctor,
         "ui": _ui,
     }
@@ -143,6 +147,14 @@ def _review(words: list[str]) -> int:
 
     search, decision, overrides = arguments(words)
     return review(search, Path(settings_of(composed(overrides)).results_dir), decision)
+
+
+def _notes(words: list[str]) -> int:
+    from nas.commands.notes import notes
+    from nas.configuration import composed, settings_of
+
+    overrides = [word for word in words[1:] if word.startswith(("notes_dir=", "results_dir=", "search_space"))]
+    return notes([word for word in words if word not in overrides], settings_of(composed(overrides)))
 
 
 def _doctor(words: list[str]) -> int:

@@ -21,7 +21,18 @@ from nas.errors import UserError
 from nas.settings import Settings
 
 CONFIG_MODULE, CONFIG_NAME = "nas_conf", "config"
-_CHANGEABLE_ON_RESUME = ("search.trials", "search.confirm_seeds", "budget", "sandbox", "execution", "tracking")
+_LLM_ON_RESUME = ("base_url", "key_env", "prices", "timeout_seconds", "retries", "backoff_seconds", "concurrency")
+_LLM_CAPS = ("calls_per_minute", "max_dollars", "max_tokens_total", "max_calls", "ahead", "patience_seconds")
+_CHANGEABLE_ON_RESUME = (
+    *("search.trials", "search.confirm_seeds", "budget", "sandbox", "execution", "tracking", "notes_dir"),
+    *(f"llm.{name}" for name in (*_LLM_ON_RESUME, *_LLM_CAPS)),
+)
+_CHANGEABLE_IN_REPLAY = (
+    *("proposer", "name", "results_dir", "notes_dir"),
+    *("budget.minutes", "sandbox", "execution", "tracking"),
+)
+_ALWAYS_IN_REPLAY = ("proposer", "name", "results_dir", "resume")  # named or not
+_FREE = ("llm.extra_body",)  # mappings whose keys are not ours
 _HINTS = (
     "To append to your config",
     "Config search path:",
@@ -132,17 +143,34 @@ def resumed(folder: Path, recorded: Mapping[str, Any], asked: Settings, override
     Raises:
       ConfigurationError: if an override would change what the search measures.
     """
+    why = "can't be changed on resume, since earlier trials ran without it"
+    values = _changed(recorded, asked, overrides, _CHANGEABLE_ON_RESUME, why)
+    return settings_of(_nested({**values, "resume": str(folder), "results_dir": str(folder.parent)}))
+
+
+def replayed(recorded: Settings, asked: Settings, overrides: Sequence[str]) -> Settings:
+    """The settings of a recorded search, changed only in where and on what it is done again.
+
+    Raises:
+      ConfigurationError: if an override would change what happens.
+    """
+    why = "can't be changed in a replay, which takes the settings of its record"
+    values = _changed(asdict(recorded), asked, overrides, _CHANGEABLE_IN_REPLAY, why)
+    always = {name: value for name, value in _flat(asdict(asked)).items() if _is_in(name, _ALWAYS_IN_REPLAY)}
+    return settings_of(_nested({**values, **always}))
+
+
+def _changed(
+    recorded: Mapping[str, Any], asked: Settings, overrides: Sequence[str], changeable: Sequence[str], why: str
+) -> dict[str, Any]:
+    """Dotted name -> value: as recorded, and as asked where an override names what may be changed."""
     values, new = _flat(recorded), _flat(asdict(asked))
     for override in overrides:
         key = override.partition("=")[0].lstrip("+")
-        if key != "resume" and not _is_in(key, _CHANGEABLE_ON_RESUME):
-            raise ConfigurationError(
-                f"{override} can't be changed on resume, since earlier trials ran without it; "
-                f"only {', '.join(_CHANGEABLE_ON_RESUME)} can"
-            )
+        if key != "resume" and not _is_in(key, changeable):
+            raise ConfigurationError(f"{override} {why}; only {', '.join(changeable)} can")
         values.update({name: value for name, value in new.items() if _is_in(name, [key])})
-    values.update({"resume": str(folder), "results_dir": str(folder.parent)})
-    return settings_of(_nested(values))
+    return values
 
 
 def _one_line(error: Exception) -> str:
@@ -161,7 +189,8 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
     """Dotted name -> value of each setting."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value})
+        key = f"{prefix}{name}"
+        flat.update(_flat(value, f"{key}.") if isinstance(value, Mapping) and key not in _FREE else {key: value})
     return flat
 
 

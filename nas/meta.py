@@ -29,6 +29,10 @@ class Policy(Protocol):
         """A trial of `operator` ended with this gain (>= 0)."""
         ...
 
+    def add(self, operator: str) -> None:
+        """There is one more operator from now on."""
+        ...
+
     def credit(self) -> dict[str, dict[str, float]]:
         """Operator -> {"reward": mean credit, "pulls": effective number of completed trials}."""
         ...
@@ -46,6 +50,9 @@ class Uniform:
 
     def update(self, operator: str, gain: float) -> None:
         self._credit.update(operator, gain)
+
+    def add(self, operator: str) -> None:
+        self._credit.add(operator)
 
     def credit(self) -> dict[str, dict[str, float]]:
         return self._credit.summary()
@@ -83,6 +90,9 @@ class DiscountedUcb:
     def update(self, operator: str, gain: float) -> None:
         self._credit.update(operator, gain)
 
+    def add(self, operator: str) -> None:
+        self._credit.add(operator)
+
     def credit(self) -> dict[str, dict[str, float]]:
         return self._credit.summary()
 
@@ -108,6 +118,10 @@ class _Credit:
             self._sums[name] *= self._discount
         self.pulls[operator] += 1.0
         self._sums[operator] += gain / largest if largest else 0.0
+
+    def add(self, operator: str) -> None:
+        self.pulls.setdefault(operator, 0.0)
+        self._sums.setdefault(operator, 0.0)
 
     def among(self, possible: Collection[str] | None) -> list[str]:
         """The operators of `possible`, in the order of all."""

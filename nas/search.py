@@ -6,6 +6,9 @@ else hears of it; a search is resumed by replaying its journal through the same 
 
 What is too good is told as a score and kept as `Held` (see `nas.tripwires`): it is recorded, and spent its budget, but
 nothing is learned from it until the journal has a person's word (`nas review`), which counts from the next resume on.
+
+A proposer that takes its time works ahead (`nas.background`): its proposals are drawn when a trial ends, not when a
+worker is free, and are handed out as they come. Where nothing comes of one, or in time, the grammar takes its place.
 """
 
 import math
@@ -15,13 +18,17 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from types import MappingProxyType
 
-from nas import tripwires
+from nas import lessons, tripwires
+from nas.ahead import Pace, Stage, Threads
 from nas.archive import Archive
+from nas.background import Background, Work
 from nas.errors import UserError
 from nas.journal import Event
 from nas.meta import make_policy
-from nas.proposers import Exhausted, Request, make_proposer
+from nas.proposers import AheadProposer, Exhausted, Proposal, Request, make_proposer
+from nas.replay import Script
 from nas.settings import Settings
 from nas.space import NotApplicable, SearchSpace
 from nas.types import (
@@ -43,6 +50,8 @@ from nas.types import (
 
 _COPIES_IN_A_ROW = 200  # after so many, with nothing trained between them, the proposer is taken to have nothing new
 _DRAWS = 3  # of parents, in which an operator finds nothing to change before it is left out of a proposal
+_NOBODY: Mapping[str, int] = MappingProxyType({})
+_SIBLINGS = 20  # that an analysis looks at
 
 
 @dataclass(frozen=True)
@@ -58,11 +67,13 @@ class Assignment:
 
 @dataclass(frozen=True)
 class _Draw:
-    """A proposal's arguments, and how its operator was chosen."""
+    """A proposal's arguments, and how its operator was chosen; of one made ahead, its work and what came of it."""
 
     request: Request
     weights: Mapping[str, float]
     in_flight: Mapping[str, int]
+    work: Work | None = None
+    proposal: Proposal | None = None
 
 
 class Search:
@@ -74,6 +85,8 @@ class Search:
       record: takes an event, writes it to the journal and tells whoever listens.
       clock: seconds; for the wall-clock budget.
       compressed_bits_per_byte: LZMA's, of the validation text; None: nobody is held for a loss below it.
+      ahead: who proposes in the background; None for a proposer that the search can wait for.
+      script: the record of an earlier search, for its proposals to be made at the same points again.
     """
 
     def __init__(
@@ -84,6 +97,8 @@ class Search:
         clock: Callable[[], float] = time.monotonic,
         *,
         compressed_bits_per_byte: float | None = None,
+        ahead: AheadProposer | None = None,
+        script: Script | None = None,
     ):
         self.settings = settings
         outside = {candidate.id for candidate in space.outside_references().values()}
@@ -93,11 +108,17 @@ class Search:
         self.end_reason: str | None = None
         self.device_seconds = 0.0
         self._space = space
-        self._proposer = make_proposer(settings.proposer, space)
-        self._operators = {operator.name: operator for operator in self._proposer.operators}
+        self._proposer = make_proposer(settings.proposer, space)  # of an `ahead`: who stands in for it
+        self._operators = {operator.name: operator for operator in (ahead or self._proposer).operators}
         self._policy = make_policy(settings.meta, list(self._operators))
-        self._record = record
+        self._journal = record
         self._clock = clock
+        self._script = script
+        self._baselines = baselines_of(settings, space)
+        self._background = self._made_background(ahead) if ahead else None
+        self._waiting_since: float | None = None  # for a proposal that is being made
+        self._closed = False  # what is made in the background
+        self._away: str | None = None  # why nothing is proposed ahead, as far as it was said
         self._compressed_bits_per_byte = compressed_bits_per_byte
         self._started = clock()
         self._lock = threading.RLock()
@@ -115,7 +136,26 @@ class Search:
         window = settings.tripwire.collapse_window
         self._last_families: deque[str] = deque(maxlen=window)  # of trained candidates
         self._last_operators: deque[str] = deque(maxlen=window)  # of proposals
+        self._siblings: dict[tuple[str, str], deque[Trial]] = {}  # (parent, operator) -> its last children
+        self._unanalysed: dict[str, Event] = {}  # trial -> what rules say of it, until the journal has it
         self._collapsed = False  # since the last notice
+
+    def _made_background(self, ahead: AheadProposer) -> Background:
+        settings = self.settings.llm
+        stage: Stage = self._script or Threads(settings.concurrency)
+        pace = Pace(settings.ahead, self._clock)
+        return Background(ahead, stage, pace, self.archive, self.settings.seed, self.note, self._ended, self._clock)
+
+    def _record(self, event: Event) -> None:
+        """To the journal, and from there to whoever proposes ahead."""
+        self._journal(event)
+        self._heed(event)
+
+    def _heed(self, event: Event) -> None:
+        if self._script:
+            self._script.saw(event)
+        if self._background:
+            self._background.take(event)
 
     # ask
 
@@ -123,15 +163,19 @@ class Search:
         """The next trial; None if there is none now. Then `finished` says whether there will be one later.
 
         May take as long as the proposer does; meanwhile other threads may tell. One thread at a time may ask.
+
+        Raises:
+          UserError: if the search can't go on.
         """
         misses: list[str] = []  # operators that found nothing to change, since the last proposal
         while True:
             with self._lock:
+                self._advance()
                 due = self._due(misses)
             if not isinstance(due, _Draw):
                 return due
             try:
-                candidate = self._proposer.propose(due.request)
+                proposal = due.proposal or Proposal(self._proposer.propose(due.request))
             except NotApplicable:
                 misses.append(due.request.operator.name)
                 continue
@@ -143,13 +187,16 @@ class Search:
             with self._lock:
                 if self.end_reason is not None:  # it ended while the proposer was at work
                     return None
-                assignment = self._assign(candidate, "search", self.settings.train.seed, due)
+                assignment = self._assign(proposal, "search", self.settings.train.seed, due)
                 if not self._is_copy(assignment):
+                    self._advance()
                     return assignment
                 self._reject_copy(assignment)
 
     def _due(self, misses: Sequence[str]) -> Assignment | _Draw | None:
         """What comes next: a trial that needs no proposer, the arguments of a proposal, or nothing for now."""
+        if self._background and self._background.failure:
+            raise self._background.failure
         if self.over_budget():
             return None
         while self._unfinished:
@@ -157,6 +204,8 @@ class Search:
             if not self._is_copy(assignment):
                 return assignment
             self._reject_copy(assignment)
+        if self._script and self._script.waits(bool(self.in_flight), self.stop):
+            return None
         cap = self.settings.budget.trials
         if cap is not None and self._asked >= cap:
             if not self.in_flight:
@@ -164,16 +213,20 @@ class Search:
             return None
         for candidate, seed, purpose in self._comparisons():
             if (candidate.id, seed) not in self._compared:
-                return self._assign(candidate, purpose, seed)
+                return self._assign(Proposal(candidate), purpose, seed)
         if self._proposing:
-            return self._draw(misses) if self.archive.possible_parents() or not self.in_flight else None
+            if self.in_flight and not self.archive.possible_parents():
+                return None
+            return self._made_ahead(misses) if self._background else self._draw(misses)
         if not self.in_flight:
             self.stop(self._proposals_ended or "trials")
         return None
 
     @property
     def _proposing(self) -> bool:
-        return self._proposals_left > 0 and self._proposals_ended is None
+        """Whether there are more proposals to come; a repair of what was proposed before counts as one."""
+        repairing = self._background is not None and self._background.repairing
+        return (self._proposals_left > 0 or repairing) and self._proposals_ended is None
 
     def _draw(self, misses: Sequence[str]) -> Assignment | _Draw | None:
         """An operator by the policy's probabilities and parents for it; what is due instead if there is none."""
@@ -182,7 +235,7 @@ class Search:
         parents = len(self.archive.possible_parents())
         possible = [
             name
-            for name, operator in self._operators.items()
+            for name, operator in ((operator.name, operator) for operator in self._proposer.operators)
             if operator.parents <= parents and misses.count(name) < _DRAWS
         ]
         if not possible or self._copies >= _COPIES_IN_A_ROW:
@@ -195,10 +248,121 @@ class Search:
                     "no operator has anything to change" if parents else "no baseline could be trained"
                 )
             return self._due(misses)
+        return self._drawn(possible, in_flight, rng)
+
+    def _drawn(
+        self,
+        possible: Sequence[str],
+        in_flight: Mapping[str, int],
+        rng: random.Random,
+        children: Mapping[str, int] = _NOBODY,
+    ) -> _Draw:
+        """One of the possible operators, and parents for it."""
         weights = self._policy.probabilities(in_flight, possible)
         operator = self._operators[rng.choices(list(weights), list(weights.values()))[0]]
-        chosen = self.archive.choose_parents(operator.parents, rng)
+        chosen = self.archive.choose_parents(operator.parents, rng, children)
         return _Draw(Request(operator, chosen, self._proposed, rng), weights, in_flight)
+
+    # ahead
+
+    def _made_ahead(self, misses: Sequence[str]) -> Assignment | _Draw | None:
+        """A proposal that is ready. One of the grammar's where nothing came of it, in time, or nobody can be asked."""
+        background = self._background
+        assert background is not None
+        wanted = self._script.next_work() if self._script else None
+        if made := background.made(wanted):
+            work, proposal = made
+            if proposal:
+                return _Draw(work.request, work.weights, work.in_flight, work, proposal)
+            due = self._draw(misses)
+            return replace(due, work=work) if isinstance(due, _Draw) else due
+        if self._script:
+            return None if wanted else self._draw(misses)
+        if self._proposals_left <= 0:
+            return None  # a repair is being made
+        now = self._clock()
+        self._waiting_since = now if self._waiting_since is None else self._waiting_since
+        patient = now - self._waiting_since < self.settings.llm.patience_seconds
+        return None if background.outstanding and patient else self._draw(misses)
+
+    def _advance(self) -> None:
+        """Has as many proposals made as there should be; in a replay, those that the record has next."""
+        if self._background is None or self.end_reason is not None:
+            return
+        self._background.go_live()
+        if self._script:
+            while event := self._script.next_event():
+                self._record(self._draw_ahead() if event["event"] == "draw" else event)
+            return
+        self._say_if_away()
+        while self._wants_more():
+            self._record(self._draw_ahead())
+
+    def _wants_more(self) -> bool:
+        background, settings = self._background, self.settings.llm
+        if background is None or self._away or not self._proposing or not self.archive.possible_parents():
+            return False
+        if background.next_repair():
+            return background.outstanding < settings.ahead
+        if any((candidate.id, seed) not in self._compared for candidate, seed, _ in self._comparisons()):
+            return False  # the baselines first: they are who a proposal is made of
+        return background.outstanding < min(background.pace.depth(), self._proposals_left)
+
+    def _draw_ahead(self) -> Event:
+        """The event that begins a proposal: the repair of a candidate, or else a new idea."""
+        background = self._background
+        assert background is not None
+        if broken := background.next_repair():
+            operator = self._operators[broken.candidate.operator]
+            return background.draw_event(operator, broken.candidate.parents, {}, {}, broken)
+        drawn_operators, children = background.expected()
+        in_flight = dict(Counter(self._operators_in_flight()) + Counter(drawn_operators))
+        parents = len(self.archive.possible_parents())
+        possible = [name for name, operator in self._operators.items() if operator.parents <= parents]
+        rng = random.Random(f"{self.settings.seed}/draw/{background.draws}")
+        draw = self._drawn(possible, in_flight, rng, children)
+        ids = [parent.id for parent in draw.request.parents]
+        return background.draw_event(draw.request.operator, ids, draw.weights, in_flight, None)
+
+    def _say_if_away(self) -> None:
+        """Tells once why the grammar goes on alone."""
+        assert self._background is not None
+        away = self._background.proposer.away()
+        if away:
+            self._background.drop_repairs()
+            if away != self._away:
+                self._record({"event": "notice", "tripwire": "llm", "reason": away})
+        self._away = away
+
+    def note(self, event: Event) -> None:
+        """Takes an event to the journal. From any thread; when it returns it is on disk.
+
+        In a replay what a proposer's work tells is kept until it is its turn.
+        """
+        with self._lock:
+            if self._script and self._script.keeps(event):
+                self._script.keep(event)
+            else:
+                self._record(event)
+
+    def _ended(self, work: str, result: object) -> None:
+        """A job of the background has ended. From its own thread."""
+        with self._lock:
+            assert self._background is not None
+            self._background.finish(work, result)
+            if not self._script:
+                self._advance()
+
+    def close(self) -> None:
+        """Ends what is being made in the background. What no analysis said by then, rules do."""
+        if self._background is None or self._closed:
+            return
+        self._closed = True
+        self._background.close()
+        with self._lock:
+            if self.end_reason == "trials" or self._script:
+                for event in self._background.unanalysed():
+                    self._record(event)
 
     def _is_copy(self, assignment: Assignment) -> bool:
         """Whether it is a proposal of what was tried before."""
@@ -233,7 +397,7 @@ class Search:
     def _comparisons(self) -> Iterator[tuple[Candidate, int, str]]:
         """(candidate, training seed, purpose) of every trial beside the proposals that is due now."""
         seed = self.settings.train.seed
-        baselines = self.baselines()
+        baselines = self._baselines
         yield from ((candidate, seed, "baseline") for candidate in baselines)
         told = [trial for trial in self.trials.values() if trial.purpose == "baseline"]
         failed = {trial.candidate.id for trial in told if not isinstance(trial.outcome, Fitness)}
@@ -245,19 +409,12 @@ class Search:
             for number in range(self.settings.search.confirm_seeds):
                 yield from ((candidate, seed + 1 + number, "confirm") for candidate in contenders)
 
-    def baselines(self) -> list[Candidate]:
-        """The baselines of this search, the reference first."""
-        available = {**self._space.baselines(), **self._space.outside_references()}
-        names = self.settings.search_space.baselines or self._space.starters
-        if unknown := [name for name in names if name not in available]:
-            raise UserError(f"search_space.baselines: no {', '.join(unknown)}; there are {', '.join(available)}")
-        first = self._space.reference
-        return [available[name] for name in sorted(names, key=lambda name: name != first)]
-
     def _operators_in_flight(self) -> dict[str, int]:
-        return dict(Counter(a.candidate.operator for a in self.in_flight.values() if a.purpose == "search"))
+        running = [*self.in_flight.values(), *self._unfinished]
+        return dict(Counter(a.candidate.operator for a in running if a.purpose == "search"))
 
-    def _assign(self, candidate: Candidate, purpose: str, seed: int, draw: _Draw | None = None) -> Assignment:
+    def _assign(self, proposal: Proposal, purpose: str, seed: int, draw: _Draw | None = None) -> Assignment:
+        candidate, work = proposal.candidate, draw.work if draw else None
         duplicate = purpose == "search" and candidate.id in self._seen
         assignment = Assignment(f"t{self._asked:04d}", candidate, purpose, Budget(self.settings.train.steps, seed))
         self._record(
@@ -269,19 +426,26 @@ class Search:
                 "duplicate": duplicate,
                 "budget": asdict(assignment.budget),
                 "candidate": candidate_to_json(candidate),
-                "probability": draw.weights[draw.request.operator.name] if draw else None,
+                "probability": draw.weights.get(draw.request.operator.name) if draw else None,
                 "weights": draw.weights if draw else {},
                 "in_flight": draw.in_flight if draw else {},
+                "work": work.name if work else None,
+                "stale": len(self.trials) - work.told if work else 0,
+                "own_idea": proposal.own_idea,
             }
         )
-        self._note_ask(assignment, duplicate)
+        self._note_ask(assignment, counts=not duplicate and proposal.own_idea, duplicate=duplicate)
+        if purpose == "search":
+            self._waiting_since = None
+            if self._background:
+                self._background.pace.taken()
         return self._hand_out(assignment)
 
-    def _note_ask(self, assignment: Assignment, duplicate: bool) -> None:
+    def _note_ask(self, assignment: Assignment, counts: bool, duplicate: bool) -> None:
         self._asked += 1
         if assignment.purpose == "search":
             self._proposed += 1
-            self._proposals_left -= not duplicate
+            self._proposals_left -= counts
             self._copies = self._copies + 1 if duplicate else 0
             self._last_operators.append(assignment.candidate.operator)
             self.archive.note_child(assignment.candidate)
@@ -309,6 +473,7 @@ class Search:
                 return
             self._record({"event": "rung", "trial": trial, **asdict(rung)})
             self._rungs.setdefault(trial, []).append(rung)
+            self._advance()
 
     def tell(self, trial: Trial) -> None:
         """A trial ended. Told twice, it counts once. A score that trips a wire is held, and so recorded."""
@@ -321,6 +486,29 @@ class Search:
             self._record({"event": "trial", **trial_to_json(trial), "gain": gain, "credit": self._policy.credit()})
             if collapse := self._new_collapse():
                 self._record_collapse(collapse)
+            self._analyse(trial, gain)
+            self._write_analyses()
+            self._advance()
+
+    def _analyse(self, trial: Trial, gain: float | None) -> None:
+        """Has it looked at what a proposal came to: by the proposer, else by rules."""
+        if trial.purpose != "search" or not trial.cost.total_seconds:  # a copy never reached a worker
+            return
+        parents = [known for parent in trial.candidate.parents if (known := self.archive.trial_of(parent))]
+        family = (parents[0].candidate.id if parents else "", trial.candidate.operator)
+        siblings = self._siblings.setdefault(family, deque(maxlen=_SIBLINGS))
+        before = self._space.describe(parents[0].candidate.source) if parents else {}
+        change = lessons.change_of(before, self._space.describe(trial.candidate.source), trial.candidate.operator)
+        noise = self.archive.noise(self.settings.train.steps)
+        said = {"event": "analysis", **lessons.analyse(trial, parents, list(siblings), gain, noise, change)}
+        siblings.append(trial)
+        if not (self._background and self._proposing and self._background.analyse(trial, said)):
+            self._unanalysed[trial.id] = said
+
+    def _write_analyses(self) -> None:
+        for event in list(self._unanalysed.values()):
+            self._record(event)
+        self._unanalysed.clear()
 
     def _held(self, trial: Trial) -> Held | None:
         """What becomes of a score that is too good; None for any other outcome."""
@@ -393,26 +581,37 @@ class Search:
                 assignment = Assignment(
                     event["trial"], candidate_from_json(event["candidate"]), event["purpose"], Budget(**event["budget"])
                 )
-                self._note_ask(assignment, event["duplicate"])
+                counts = not event["duplicate"] and event.get("own_idea", True)
+                self._note_ask(assignment, counts, event["duplicate"])
                 running[assignment.trial] = assignment
             elif event["event"] == "rung":
                 self._rungs.setdefault(event["trial"], []).append(_rung_from_json(event))
             elif event["event"] == "trial":
                 running.pop(event["id"], None)
-                self._learn(trial_from_json(event))
+                trial = trial_from_json(event)
+                gain = self._learn(trial)
                 untold = self._new_collapse() or untold
+                self._heed(event)
+                self._analyse(trial, gain)
+                continue
+            elif event["event"] == "analysis":
+                self._unanalysed.pop(event["trial"], None)
             elif event["event"] == "review":
                 self._take_decision(event)
                 untold = self._new_collapse() or untold
-            elif event["event"] == "notice":
+            elif event["event"] == "notice" and event["tripwire"] == "collapse":
                 untold = None
+            elif event["event"] == "notice":
+                self._away = event["reason"]
             elif event["event"] == "end":
                 self._copies = 0  # whoever goes on with a search that found nothing new wants it to try again
+            self._heed(event)
         self._unfinished = [
             Assignment(a.trial, a.candidate, a.purpose, a.budget, self.rungs_of(a.trial)) for a in running.values()
         ]
         if untold:
             self._record_collapse(untold)
+        self._write_analyses()
 
     def _take_decision(self, event: Event) -> None:
         """A person's word on a held trial. Accepted, it is taken in as if it had been told as a score; once."""
@@ -470,6 +669,19 @@ class Search:
     def _told(self) -> list[Trial]:
         with self._lock:
             return list(self.trials.values())
+
+
+def baselines_of(settings: Settings, space: SearchSpace) -> list[Candidate]:
+    """The baselines of a search, the reference first.
+
+    Raises:
+      UserError: if the settings name one that is not there.
+    """
+    available = {**space.baselines(), **space.outside_references()}
+    names = settings.search_space.baselines or space.starters
+    if unknown := [name for name in names if name not in available]:
+        raise UserError(f"search_space.baselines: no {', '.join(unknown)}; there are {', '.join(available)}")
+    return [available[name] for name in sorted(names, key=lambda name: name != space.reference)]
 
 
 def rung_steps(settings: Settings) -> tuple[int, ...]:

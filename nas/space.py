@@ -7,6 +7,7 @@ It imports no JAX: candidates' ops live beside it and are imported by candidates
 import importlib
 import random
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from nas.errors import UserError
@@ -36,6 +37,16 @@ class SearchSpace(Protocol):
         """Name of the baseline whose parameter count every model is matched to."""
         ...
 
+    @property
+    def notes(self) -> Path | None:
+        """Folder of notes on published mechanisms (see `nas.knowledge`); None if the space has none."""
+        ...
+
+    @property
+    def contract(self) -> str:
+        """What a candidate has to be, in words, for whoever writes one."""
+        ...
+
     def baselines(self) -> Mapping[str, Candidate]:
         """Name -> hand-written candidate that passes the gate."""
         ...
@@ -59,6 +70,10 @@ class SearchSpace(Protocol):
 
     def describe(self, source: str) -> Mapping[str, str]:
         """Slot -> the part that `source` has in it, "custom" where it has one of its own."""
+        ...
+
+    def lacks(self, source: str) -> Sequence[str]:
+        """Search words for known mechanisms that `source` has not, for whoever looks for notes on them."""
         ...
 
     def family(self, source: str) -> str:

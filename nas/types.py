@@ -70,6 +70,10 @@ class Candidate:
       proposer: who wrote it ("grammar", "folder", "hand", ...).
       motivation: why it should help, in a sentence.
       name: a short name for people; baselines have their family's.
+      predicted_gain: bits per byte that its author expects it to gain over its best parent; None if it said nothing.
+
+    Raises:
+      ValueError: if the prediction is not finite.
     """
 
     source: str
@@ -78,6 +82,10 @@ class Candidate:
     proposer: str = "hand"
     motivation: str = ""
     name: str = ""
+    predicted_gain: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_numbers({"predicted_gain": self.predicted_gain or 0.0})
 
     @cached_property
     def id(self) -> str:

@@ -29,6 +29,8 @@ class FakeSpace:
     """Slots with `values` values each: small enough that proposals repeat what was tried. Satisfies `SearchSpace`."""
 
     name = "fake"
+    notes = None
+    contract = "A class TokenMixer with four numbers."
     allowed_imports = frozenset({"math"})
     reference = "strong"
 
@@ -71,7 +73,10 @@ class FakeSpace:
         return Candidate(source_of(child), operator.name, ids, "grammar", f"{operator.name} of {parents[0].id}")
 
     def describe(self, source: str) -> Mapping[str, str]:
-        return dict(zip(SLOTS, map(str, genes_of(source)), strict=True))
+        return dict(zip(SLOTS, map(str, genes_of(source)), strict=False))  # of a broken source, what there is
+
+    def lacks(self, source: str) -> Sequence[str]:
+        return [slot for slot, gene in self.describe(source).items() if gene == "0"]
 
     def family(self, source: str) -> str:
         return "".join(map(str, genes_of(source)[:1]))

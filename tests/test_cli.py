@@ -57,7 +57,7 @@ def run(words: str | list[str], capfd: pytest.CaptureFixture[str]) -> tuple[int,
     [
         (
             "serach",
-            "there is no command serach: there are search, check, train, walk, baselines, review, doctor, ui "
+            "there is no command serach: there are search, check, train, walk, baselines, review, notes, doctor, ui "
             "(nas --help)",
         ),
         ("search seed=x", "seed=x: input should be a valid integer"),

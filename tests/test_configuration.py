@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from nas.configuration import ConfigurationError, check, composed, resumed, settings_of
+from nas.configuration import ConfigurationError, check, composed, replayed, resumed, settings_of
 from nas.fitness import FITNESS
 from nas.meta import POLICIES
 from nas.proposers import PROPOSERS
@@ -27,7 +27,18 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
 GROUPS = {group for group, _ in OPTIONS} - {"experiment"}
 BY_GROUP = {group: [option for name, option in OPTIONS if name == group] for group in sorted(GROUPS)}
-NEEDED = {("corpus", "text"): ["path=my_notes"], ("proposer", "folder"): ["proposer.path=ideas"]}
+NEEDED = {
+    ("corpus", "text"): ["path=my_notes"],
+    ("proposer", "folder"): ["proposer.path=ideas"],
+    ("proposer", "replay"): ["proposer.path=ideas"],
+    ("proposer", "llm"): ["llm.models=[tiny]"],
+}
+CHANGEABLE = (
+    *("search.trials", "search.confirm_seeds", "budget", "sandbox", "execution", "tracking", "notes_dir"),
+    *("llm.base_url", "llm.key_env", "llm.prices", "llm.timeout_seconds", "llm.retries", "llm.backoff_seconds"),
+    *("llm.concurrency", "llm.calls_per_minute", "llm.max_dollars", "llm.max_tokens_total", "llm.max_calls"),
+    *("llm.ahead", "llm.patience_seconds"),
+)
 
 
 @cache
@@ -68,6 +79,9 @@ def content_of(group: str, option: str) -> dict[str, Any]:
     """What a file of `conf/` says, by dotted name; an experiment's choice of other files left out."""
     content = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{option}.yaml"))
     assert isinstance(content, dict)
+    for other in content.pop("defaults", []) if group != "experiment" else ():
+        if other != "_self_":
+            content = {**OmegaConf.to_container(OmegaConf.load(CONF / group / f"{other}.yaml")), **content}
     content.pop("defaults", None)
     said = dict(leaves(content if group == "experiment" else {group: content}))
     return {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
@@ -78,8 +92,9 @@ def test_every_option_composes_and_has_the_last_word(group: str, option: str) ->
     """Over the default experiment too: `model=base` is not undone by what an experiment writes out."""
     found = dict(leaves(asdict(settings(f"{group}={option}", *NEEDED.get((group, option), [])))))
     said = content_of(group, option)
-    needed = {"corpus.path": "my_notes", "proposer.path": "ideas"} if (group, option) in NEEDED else {}
-    assert {key: found[key] for key in said} == {**said, **{key: needed[key] for key in needed if key in said}}
+    needed = dict(override.split("=") for override in NEEDED.get((group, option), []) if "path" in override)
+    needed = {f"{group}.path": path for path in needed.values()}
+    assert {key: found[key] for key in said} == {**said, **needed}
 
 
 @pytest.mark.parametrize("experiment", [option for group, option in OPTIONS if group == "experiment"])
@@ -107,7 +122,7 @@ def test_every_option_is_complete_and_an_experiment_introduces_itself(group: str
     ("registry", "make", "group"),
     [
         (POLICIES, lambda kind: replace(Settings().meta, kind=kind), "meta"),
-        (PROPOSERS, lambda kind: ProposerSettings(kind, "ideas" if kind == "folder" else None), "proposer"),
+        (PROPOSERS, lambda kind: ProposerSettings(kind, "ideas" if kind in ("folder", "replay") else None), "proposer"),
         (FITNESS, FitnessSettings, "fitness"),
     ],
     ids=["meta", "proposer", "fitness"],
@@ -134,7 +149,8 @@ def test_an_unknown_neighbour_of_every_key_is_refused(key: str) -> None:
     assert refusal(with_leaf(key + "s", 1)) == f"there is no key {key}s" or key + "s" in DEFAULTS
 
 
-TEXTS = {"name", "resume", "path", "proposer.path", "corpus.path", "llm.base_url", "execution.address", "tracking.uri"}
+TEXTS = {"name", "resume", "path", "proposer.path", "corpus.path", "llm.base_url", "llm.prompts"}
+TEXTS |= {"execution.address", "tracking.uri"}
 TEXTS |= {key for key, value in DEFAULTS.items() if isinstance(value, str)}
 
 
@@ -219,7 +235,11 @@ def test_a_value_out_of_range_is_refused_by_name(key: str, value: Any) -> None:
         ("search=3", "search=3: input should be a dictionary or an instance of SearchSettings"),
         ("search_space.baselines=gla", "search_space.baselines=gla: input should be a valid tuple"),
         ("meta=thompson", "In 'config': Could not find 'meta/thompson' Available options in 'meta': ducb uniform"),
-        ("llm=nope", "In 'config': Could not find 'llm/nope' Available options in 'llm': none"),
+        ("llm=nope", f"In 'config': Could not find 'llm/nope' Available options in 'llm': {' '.join(BY_GROUP['llm'])}"),
+        ("proposer=llm", "proposer=llm needs llm.models=[NAME], and llm.base_url=URL unless it is OpenAI's own"),
+        ("llm.models=[a] llm.max_dollars=1", "llm.max_dollars needs the price of a in llm.prices"),
+        ("llm.prices=[{model: a, input: -1, output: 0}]", "llm.prices: the price of a must not be negative"),
+        ("proposer=replay", "proposer=replay needs proposer.path=DIR"),
         ("train=null", "train=null: Config group override must be a string or a list. Got NoneType"),
         ("~train.steps", "train.steps can't be left out"),
         ("~search", "search.trials can't be left out"),
@@ -233,7 +253,10 @@ def test_a_value_out_of_range_is_refused_by_name(key: str, value: Any) -> None:
         ("job", "Error parsing override 'job' missing EQUAL at '<EOF>'"),
         ("--foo", "there is no option --foo: nas search --help"),
         ("-m seed=1,x", "seed=x: input should be a valid integer, unable to parse string as an integer"),
-        ("-m llm=none,nope seed=1,2", "In 'config': Could not find 'llm/nope' Available options in 'llm': none"),
+        (
+            "-m llm=vllm,nope seed=1,2",
+            f"In 'config': Could not find 'llm/nope' Available options in 'llm': {' '.join(BY_GROUP['llm'])}",
+        ),
         ("-m meta=ducb,uniform seed=1,2 train.steps=5,0", "train.* sizes must be >= 1"),
     ],
 )  # fmt: skip
@@ -323,15 +346,14 @@ def test_what_can_not_change_a_result_can_be_changed(overrides: list[str], chang
 )
 def test_what_could_change_a_result_can_not(override: str) -> None:
     key = override.partition("=")[0]
-    free = ("budget", "sandbox", "execution", "tracking")
-    if key in ("search.trials", "search.confirm_seeds") or key.partition(".")[0] in free:
+    if any(key == name or key.startswith(f"{name}.") for name in CHANGEABLE):
         going_on(override)
     else:
         with pytest.raises(ConfigurationError) as caught:
             resumed(FOLDER, RECORDED, Settings(), ["resume=x", override])
         assert str(caught.value) == (
             f"{override} can't be changed on resume, since earlier trials ran without it; "
-            "only search.trials, search.confirm_seeds, budget, sandbox, execution, tracking can"
+            f"only {', '.join(CHANGEABLE)} can"
         )
 
 
@@ -363,3 +385,36 @@ def test_the_parts_are_as_they_are_named() -> None:
 
 def test_the_default_configuration_is_the_default_settings() -> None:
     assert settings() == Settings()
+
+
+# Replaying an earlier search
+
+
+def again(*overrides: str) -> Settings:
+    asked = ["proposer=replay", "proposer.path=results/first", *overrides]
+    return replayed(settings_of(RECORDED), settings(*asked), asked)
+
+
+def test_a_replay_takes_the_settings_of_its_record() -> None:
+    found = again("name=second", "tracking=none", "execution.workers=1")
+    expected = replace(
+        settings_of(RECORDED),
+        name="second",
+        results_dir="results",
+        notes_dir=found.notes_dir,
+        proposer=ProposerSettings("replay", "results/first"),
+        tracking=TrackingSettings("none"),
+        execution=ExecutionSettings(workers=1),
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize("override", ["seed=8", "search.trials=3", "model=base", "meta=uniform", "llm=vllm"])
+def test_a_replay_changes_nothing_of_what_happens(override: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{override} can't be changed in a replay"):
+        again(override)
+
+
+def test_fields_that_only_one_provider_knows_pass_as_they_are() -> None:
+    found = settings("+llm.extra_body.top_k=20", "+llm.extra_body.chat={think: false}").llm.extra_body
+    assert found == {"top_k": 20, "chat": {"think": False}}

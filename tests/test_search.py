@@ -295,10 +295,10 @@ def test_a_candidate_far_better_than_the_best_baseline_is_held(bits: float, kind
         ("0101", "baseline", 0, Crashed("raised", "Error")),
         ("2222", "search", step < 40, fitness(bits, step)),
     )
-    assert outcome_kind(last.outcome) == kind == events[-1]["outcome"]["kind"]
+    assert outcome_kind(last.outcome) == kind == ends(events)[-1]["outcome"]["kind"]
     if isinstance(last.outcome, Held):
         assert last.outcome.tripwire == "leap" and last.outcome.fitness == fitness(bits, step)
-        assert events[-1]["outcome"]["fitness"]["bits_per_byte"] == bits
+        assert ends(events)[-1]["outcome"]["fitness"]["bits_per_byte"] == bits
 
 
 def test_baselines_and_confirmations_may_leap() -> None:
@@ -350,7 +350,7 @@ def test_what_is_held_is_no_evidence_and_nobodys_parent_and_has_spent_its_budget
     for event in held:
         assert event["gain"] is None
     copies = [e for e in ends(events, "search") if e["outcome"]["kind"] == "rejected"]
-    assert sum(credit["pulls"] for credit in events[-1]["credit"].values()) == len(copies)
+    assert sum(credit["pulls"] for credit in ends(events)[-1]["credit"].values()) == len(copies)
 
 
 def test_a_held_baseline_is_as_good_as_none() -> None:
@@ -506,11 +506,11 @@ def test_a_notice_that_the_kill_came_before_is_made_good_and_none_is_made_twice(
     search, events = start(collapsing())
     for number in range(8):
         told(search, (f"100{number}", "search", 0, fitness(2.0)))
-    assert [e["event"] for e in events[-2:]] == ["trial", "notice"]
-    for kept, missing in ((events, 0), (events[:-1], 1), (events[:-2], 0)):
+    assert [e["event"] for e in events[-3:]] == ["trial", "notice", "analysis"]
+    for cut, missing in ((0, 0), (1, 1), (2, 2), (3, 0)):
         resumed, more = start(collapsing())
-        resumed.replay(kept)
-        assert more == [events[-1]] * missing
+        resumed.replay(kept := events[: len(events) - cut])
+        assert more == events[len(events) - missing :]
         told(resumed, ("1222", "search", 0, fitness(2.0)))
         assert len(notices([*kept, *more])) == 1
 

@@ -24,7 +24,7 @@ from nas import journal as journals
 from nas.errors import UserError
 from nas.journal import Event, Journal
 from nas.sandbox import Box, temporary_folder
-from nas.search import Search
+from nas.search import baselines_of
 from nas.settings import Settings
 from nas.space import SearchSpace
 from nas.trial import PRELOAD
@@ -188,7 +188,7 @@ def chosen_baselines(settings: Settings, space: SearchSpace) -> list[Candidate]:
     """
     names = settings.search_space.baselines or (*space.baselines(), *space.outside_references())
     named = replace(settings, search_space=replace(settings.search_space, baselines=tuple(names)))
-    return Search(named, space, record=lambda event: None).baselines()
+    return baselines_of(named, space)
 
 
 def kept_in(settings: Settings, name: str, depends_on: Any) -> Path:

@@ -16,15 +16,20 @@ from typing import Any
 from rich.console import Console
 
 from nas import journal as journals
+from nas import replay as replays
+from nas.commands import proposing
 from nas.commands.containment import contained
-from nas.configuration import resumed
+from nas.commands.proposing import Record
+from nas.configuration import replayed, resumed
 from nas.errors import UserError
 from nas.journal import Event, Journal
 from nas.live import LiveView
-from nas.search import Assignment, Search, rung_steps
-from nas.settings import Settings
+from nas.replay import RECORD_ENDS
+from nas.search import Assignment, Search, baselines_of, rung_steps
+from nas.settings import ProposerSettings, Settings
 from nas.space import SearchSpace, load_space
 from nas.summary import Summary, summarize
+from nas.tally import Tally
 from nas.tasks.corpus import Corpus, CorpusError, prepare
 from nas.terminal import make_console
 from nas.trial import ANY, TrialSpec, gate_arguments, make_spec
@@ -65,8 +70,12 @@ def search(settings: Settings, overrides: Sequence[str] = ()) -> int:
         if not begun or begun[0]["event"] != "search":
             raise journals.JournalError(f"{going_on.journal} has no search in it: start a new one")
         settings = resumed(going_on.path, begun[0]["config"], settings, overrides)
+    record = proposing.record_at(Path(settings.proposer.path or "")) if settings.proposer.kind == "replay" else None
+    if record and not going_on:
+        settings = replayed(record.settings, settings, overrides)
     space = load_space(settings.search_space.module)
-    Search(settings, space, record=lambda event: None).baselines()  # a wrong name is known before the corpus is read
+    proposing.check(settings, space)
+    baselines_of(settings, space)  # a wrong name is known before the corpus is read
     contained(settings, make_console())
     corpus = prepare(settings.corpus, Path(settings.results_dir) / ".cache")
     corpus.require_windows(settings.train.time)
@@ -74,10 +83,12 @@ def search(settings: Settings, overrides: Sequence[str] = ()) -> int:
         raise CorpusError(
             f"the corpus is no longer that of {going_on.name}: results would not compare, so start a new search"
         )
-    return _run(_with_whole_paths(settings), going_on or _new_folder(settings), space, corpus)
+    if record and record.events[0]["corpus"]["sha256"] != corpus.sha256:
+        raise CorpusError(f"the corpus is no longer that of {record.name}: its search can't be replayed on it")
+    return _run(_with_whole_paths(settings), going_on or _new_folder(settings), space, corpus, record)
 
 
-def _run(settings: Settings, folder: Folder, space: SearchSpace, corpus: Corpus) -> int:
+def _run(settings: Settings, folder: Folder, space: SearchSpace, corpus: Corpus, replay: Record | None) -> int:
     from nas.execution import tune  # Ray takes a second to import: errors above should not wait for it
 
     journal = Journal(folder.journal)
@@ -88,14 +99,16 @@ def _run(settings: Settings, folder: Folder, space: SearchSpace, corpus: Corpus)
         review = f"nas review {folder.path}"
         view = stack.enter_context(LiveView(folder.name, settings.search.trials, console, review))
         view.catch_up(events)
-        listeners = [view.write, lambda event: _store_trial(folder, event)]
+        tally = Tally()
+        listeners = [view.write, tally.take, lambda event: _store_trial(folder, event)]
         for event in events:
+            tally.take(event)
             _store_trial(folder, event)
         if tracker := _tracker(settings, folder):
             stack.callback(tracker.close)
-            listeners.append(tracker.write)
+            listeners.append(lambda event: tracker.write(proposing.with_prompt(folder.path, event)))
             for event in events:
-                tracker.write(event)
+                listeners[-1](event)
 
         def record(event: Event) -> None:
             if event["event"] == "trial":
@@ -104,9 +117,22 @@ def _run(settings: Settings, folder: Folder, space: SearchSpace, corpus: Corpus)
             for listener in listeners:
                 listener(written)
 
-        searched = Search(settings, space, record, compressed_bits_per_byte=corpus.compressed_bits_per_byte)
+        proposer = replay.settings.proposer if replay else settings.proposer
+        as_proposed = replace(settings, proposer=proposer)
+        ahead = proposing.proposer_of(
+            as_proposed, space, folder.path, events, lambda event: searched.note(event), replay
+        )
+        searched = Search(
+            as_proposed,
+            space,
+            record,
+            compressed_bits_per_byte=corpus.compressed_bits_per_byte,
+            ahead=ahead,
+            script=proposing.script_of(replay),
+        )
+        stack.callback(searched.close)
         searched.replay(events)
-        record({"event": "resume"} if events else _first_event(settings, folder, corpus))
+        searched.note({"event": "resume"} if events else _first_event(settings, proposer, folder, corpus))
         console.print(_opening(settings, folder, corpus, resumed=bool(events)), markup=False, soft_wrap=True)
 
         def spec(assignment: Assignment) -> TrialSpec:
@@ -119,12 +145,24 @@ def _run(settings: Settings, folder: Folder, space: SearchSpace, corpus: Corpus)
             with contextlib.suppress(journals.JournalError):
                 record({"event": "end", "reason": f"{type(error).__name__}: {error}", "best": None, "summary": ""})
             raise
-        summary = summarize(searched)
+        searched.close()  # what is still being written about its trials is told before its end
+        summary = summarize(searched, llm=tally)
         _store_best(folder, summary)
         best = summary.best.id if summary.best else None
         record({"event": "end", "reason": searched.end_reason, "best": best, "summary": summary.markdown()})
     summary.show(console, folder.path, searched.end_reason or "")
+    if replay:
+        console.print(_compared(replay, folder), soft_wrap=True, markup=False)
     return _exit_code(searched.end_reason or "")
+
+
+def _compared(replay: Record, folder: Folder) -> str:
+    """Whether a replay is what it replays."""
+    events = journals.read(folder.journal)
+    difference = replays.difference(replay.events, events)
+    if difference is None:
+        return f"Replay: identical to {replay.name} in all {len(events)} events, but for clocks."
+    return f"Replay: not identical to {replay.name}: {difference}."
 
 
 def _with_whole_paths(settings: Settings) -> Settings:
@@ -136,6 +174,8 @@ def _with_whole_paths(settings: Settings) -> Settings:
     return replace(
         settings,
         path=whole(settings.path),
+        notes_dir=whole(settings.notes_dir) or settings.notes_dir,
+        llm=replace(settings.llm, prompts=whole(settings.llm.prompts)),
         corpus=replace(settings.corpus, path=whole(settings.corpus.path)),
         proposer=replace(settings.proposer, path=whole(settings.proposer.path)),
     )
@@ -145,7 +185,7 @@ def _exit_code(reason: str) -> int:
     """0 if the search ended as it should, at a cap too; 130 after an interrupt; 1 if it could not go on."""
     if reason == "interrupted":
         return 130
-    return 0 if reason == "trials" or reason.startswith("budget.") else 1
+    return 0 if reason.startswith(("trials", "budget.", RECORD_ENDS)) else 1
 
 
 def _new_folder(settings: Settings) -> Folder:
@@ -192,12 +232,14 @@ def store_of(settings: Settings) -> tuple[str, Path]:
     return settings.tracking.uri or f"sqlite:///{root / 'mlflow.db'}", root / "mlartifacts"
 
 
-def _first_event(settings: Settings, folder: Folder, corpus: Corpus) -> Event:
+def _first_event(settings: Settings, proposer: ProposerSettings, folder: Folder, corpus: Corpus) -> Event:
+    """What the journal begins with. `proposer` is the one of the recorded search in a replay."""
     return {
         "event": "search",
         "name": folder.name,
         "seed": settings.seed,
         "config": asdict(settings),
+        "proposer": asdict(proposer),
         "corpus": asdict(corpus),
         "versions": {
             "python": platform.python_version(),
@@ -209,8 +251,10 @@ def _first_event(settings: Settings, folder: Folder, corpus: Corpus) -> Event:
 def _opening(settings: Settings, folder: Folder, corpus: Corpus, resumed: bool) -> str:
     verb = "going on with" if resumed else "searching in"
     rungs = ", ".join(map(str, rung_steps(settings)))
+    kind = settings.proposer.kind
+    models = f" ({', '.join(settings.llm.models)})" if kind == "llm" else ""
     return (
-        f"{verb} {folder.path}: {settings.search.trials} candidates by {settings.proposer.kind}, operators by "
+        f"{verb} {folder.path}: {settings.search.trials} candidates by {kind}{models}, operators by "
         f"{settings.meta.kind}, {corpus.name} corpus ({corpus.sizes['train'] / 1e6:.1f} MB), rungs at steps {rungs}"
     )
 

@@ -26,6 +26,20 @@ REMEDIES = {
     "decay per head": ("decay", "per head"),
     "no decay": ("decay", "off"),
 }
+# Slot, whether the part in it has the mechanism, and search words for what helps a mixer without it. What Gated
+# DeltaNet loses most without comes first (Yang et al. 2024, https://arxiv.org/abs/2412.06464, ablations).
+MECHANISMS: Sequence[tuple[str, Callable[[Mapping[str, str]], bool], str]] = (
+    # HGRN2's write rule decays by itself, and one of a candidate's own may.
+    ("decay", lambda p: p["decay"] != "off" or p["write_rule"] in ("tied keys", CUSTOM), "decay forgetting gate"),
+    ("readout", lambda p: "gate" in p["readout"], "output gate readout"),
+    ("convolution", lambda p: p["convolution"] != "off", "short convolution token shift"),
+    ("readout", lambda p: p["readout"] != "plain", "output normalisation readout"),
+    (
+        "write_rule",
+        lambda p: any(word in p["write_rule"] for word in ("delta", "two steps", "closed loop")),
+        "delta rule erase write_rule",
+    ),
+)
 YIELDING = ("position",)  # slots whose part goes when another takes away what it needs
 
 
@@ -108,6 +122,8 @@ class LinearAttentionSpace:
     # which takes up the difference, is neither starved nor swollen by any candidate.
     reference = "gated_deltanet"
     # For a search that has minutes. What the others have beside, the grammar's operators can put in.
+    notes = Path(__file__).parent / "notes"
+    contract = (Path(__file__).parent / "contract.md").read_text(encoding="utf-8")
     starters = ("linear_attention", "retnet", "gla", "mamba2", "deltanet", "gated_deltanet")
 
     def baselines(self) -> Mapping[str, Candidate]:
@@ -146,6 +162,11 @@ class LinearAttentionSpace:
             return {slot: part.name for slot, part in parts_of(source).items()}
         except NotApplicable:
             return dict.fromkeys(SLOTS, CUSTOM)
+
+    def lacks(self, source: str) -> Sequence[str]:
+        """Search words for known mechanisms that `source` has not; of a part of its own nothing is said."""
+        parts = self.describe(source)
+        return [words for slot, present, words in MECHANISMS if parts[slot] != CUSTOM and not present(parts)]
 
     def family(self, source: str) -> str:
         """Write rule and decay, e.g. "delta, decay per head"."""
