@@ -1,4 +1,4 @@
-"""The LLM proposer as a person uses it: real Hydra, Ray, MLflow, training and HTTP; by a scripted team, by llama.cpp."""
+"""The LLM proposer as a person uses it: real Hydra, Ray, MLflow, training, HTTP; by a scripted team, by llama.cpp."""
 
 import json
 import random

@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from endpoint import Endpoint, Reply, Request
+from endpoint import Endpoint, Reply, Request, hang, status, text
 from fakes import FakeSpace, Worker, make_settings, outcome_of
-from team import Team
+from team import Team, role_of
 
 from nas.journal import Event
 from nas.knowledge import Knowledge, Note
@@ -24,7 +24,7 @@ from nas.llm.templates import Templates
 from nas.proposers.llm import LlmProposer
 from nas.replay import Script, difference
 from nas.search import Assignment, Search
-from nas.settings import LlmSettings, ProposerSettings, Settings
+from nas.settings import LlmSettings, ModelPrice, ProposerSettings, Settings
 from nas.types import Crashed, Outcome, Rejected
 
 KEY = "sk-secret-0123456789"
@@ -196,3 +196,224 @@ def test_a_replay_goes_on_after_a_kill(recorded: list[Event]) -> None:
         again = Running(running.search.settings, record[:cut], record=record).run()
         assert again.search.end_reason == "trials", cut
         assert difference(record, again.events) is None, cut
+
+
+# What an endpoint does wrong
+
+
+def notices(running: Running) -> list[str]:
+    return [event["reason"] for event in running.of("notice") if event["tripwire"] == "llm"]
+
+
+def proposers(running: Running) -> Counter[str]:
+    return Counter(event["candidate"]["proposer"] for event in running.proposed())
+
+
+@pytest.mark.parametrize(
+    ("cap", "spent"),
+    [
+        ({"max_calls": 7}, lambda events: len(events)),
+        ({"max_tokens_total": 9000}, lambda events: sum(e["tokens_in"] + e["tokens_out"] for e in events)),
+        (
+            {"max_dollars": 0.01, "prices": (ModelPrice("tiny", 1.0, 2.0),)},
+            lambda events: sum(e["dollars"] for e in events),
+        ),
+    ],
+    ids=["calls", "tokens", "dollars"],
+)
+def test_caps_hold_to_within_one_call_and_the_grammar_goes_on(
+    cap: dict[str, Any], spent: Callable[[list[Event]], float]
+) -> None:
+    name, limit = next(iter(cap.items()))
+    with searching(Team(write), trials=12, concurrency=4, max_tokens=400, **cap) as (running, endpoint):
+        running.run(3)
+        calls = [*running.of("completion"), *running.of("call_failed")]
+        dearest = max(spent([call]) for call in calls)
+        assert limit <= spent(calls) <= limit + dearest
+        assert len(endpoint.requests) == len(calls)
+        assert running.search.end_reason == "trials" and len(running.proposed()) >= 12
+        assert proposers(running)["llm"] and proposers(running)["grammar"]
+        assert [reason for reason in notices(running) if name in reason] == [
+            f"llm.{name}={limit:g} is reached: the grammar goes on alone"
+        ]
+        more = replace(running.search.settings.llm, **{name: 100 * limit})
+        settings = replace(running.search.settings, llm=more)
+        settings = replace(settings, search=replace(settings.search, trials=16))
+        resumed = Running(settings, running.events).run(3)
+        assert proposers(resumed)["llm"] > proposers(running)["llm"], "with a larger cap the team goes on"
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [(401, "the endpoint refuses the key"), (404, "the endpoint has no such model")]
+)
+def test_a_key_or_a_name_that_is_refused_is_tried_no_further(code: int, words: str) -> None:
+    with searching(lambda request, number: status(code), trials=6) as (running, endpoint):
+        running.run(2)
+        assert running.search.end_reason == "trials" and proposers(running) == {"grammar": len(running.proposed())}
+        assert len(endpoint.requests) <= 2, "as many as were begun at once"
+        assert len(notices(running)) == 1 and words in notices(running)[0]
+
+
+def test_with_another_key_a_resumed_search_asks_again() -> None:
+    with searching(lambda request, number: status(401), trials=3) as (running, _):
+        running.run()
+    with Endpoint(Team(write)) as endpoint:
+        settings = llm_settings(endpoint.base_url, 6)
+        resumed = Running(settings, [event for event in running.events if event["event"] != "end"]).run()
+        assert proposers(resumed)["llm"] >= 3
+
+
+def test_a_model_that_only_fails_rests_and_is_tried_again() -> None:
+    team = Team(write)
+    answer = lambda request, number: text("what?") if number < 9 else team(request, number)  # noqa: E731
+    with searching(answer, trials=40, attempts=3, concurrency=1, analyst=False) as (running, endpoint):
+        running.run()
+    assert len(running.of("unusable")) == 9 and len(running.of("no_proposal")) == 3
+    assert "rests after 3 proposals without a usable answer" in notices(running)[0]
+    by = proposers(running)
+    assert by["grammar"] >= 12 and by["llm"] >= 10
+
+
+def test_an_idle_worker_is_given_a_proposal_of_the_grammar_while_the_endpoint_hangs() -> None:
+    with searching(lambda request, number: hang(30), trials=3, patience_seconds=0.05, timeout_seconds=30) as (
+        running,
+        _,
+    ):
+        began = time.monotonic()
+        running.run()
+        assert time.monotonic() - began < 5, "the calls that hang are given up at the end"
+    assert proposers(running) == {"grammar": len(running.proposed())} and running.search.end_reason == "trials"
+    assert all(event["work"] is None for event in running.proposed())
+
+
+def test_workers_do_not_wait_for_a_slow_endpoint_that_can_be_asked_ahead() -> None:
+    """A proposal takes four times as long as a trial, and four can be asked for at once."""
+    team, trial_seconds = Team(write), 0.05
+
+    def slow(request: Request, number: int) -> Reply:
+        time.sleep(4 * trial_seconds)
+        return team(request, number)
+
+    def outcome_later(assignment: Assignment) -> Outcome:
+        time.sleep(trial_seconds)
+        return outcome(assignment)
+
+    with searching(slow, trials=24, concurrency=6, analyst=False) as (running, _):
+        running.run(outcome=outcome_later)
+    times = [event["time"] for event in running.proposed()][-12:]
+    pace = (times[-1] - times[0]) / 11
+    assert pace < 2.5 * trial_seconds, "a proposal at a time would be one in four trials' time"
+    stale = [event["stale"] for event in running.proposed()]
+    assert 1 <= max(stale) <= running.search.settings.llm.ahead
+
+
+# The rest of the team
+
+
+def test_the_judge_sees_no_score_and_decides_nothing() -> None:
+    asked: list[Request] = []
+    team = Team(write)
+
+    def answer(request: Request, number: int) -> Reply:
+        asked.append(request)
+        return team(request, number)
+
+    with searching(answer, trials=4, judge=True, analyst=False) as (running, _):
+        running.run()
+    opinions = running.of("opinion")
+    assert len(opinions) == 4 == proposers(running)["llm"] and {event["novelty"] for event in opinions} == {3}
+    judged = [request for request in asked if role_of(request) == "opinion"]
+    assert judged and not any(
+        "bits per byte" in message["content"] for request in judged for message in request["messages"][1:]
+    )
+
+
+def test_an_answer_that_can_not_be_used_is_sent_back_with_what_is_wrong() -> None:
+    sent: list[Request] = []
+    team = Team(write)
+
+    def answer(request: Request, number: int) -> Reply:
+        sent.append(request)
+        if role_of(request) == "proposal" and len(request["messages"]) == 2:
+            return text(
+                json.dumps(
+                    {
+                        "motivation": "m",
+                        "because": "b",
+                        "predicted_gain": 0,
+                        "edits": [{"search": "colour = 3", "replace": ""}],
+                        "source": None,
+                    }
+                )
+            )
+        return team(request, number)
+
+    with searching(answer, trials=3, analyst=False, rewrite=1.0) as (running, _):
+        running.run()
+    assert proposers(running)["llm"] == 3
+    assert Counter(event["kind"] for event in running.of("unusable")) == {"diff": 3}
+    again = [request["messages"] for request in sent if len(request["messages"]) == 4]
+    assert len(again) == 3 and all("colour = 3" in messages[3]["content"] for messages in again)
+    assert [message["role"] for message in again[0]] == ["system", "user", "assistant", "user"]
+
+
+def test_a_copy_is_sent_back_with_what_it_resembles() -> None:
+    sent: list[Request] = []
+
+    def answer(request: Request, number: int) -> Reply:
+        sent.append(request)
+        source = "class TokenMixer:\n    decay = 1\n    write = 1\n    read = 0\n    norm = 0\n"
+        return text(
+            json.dumps({"motivation": "m", "because": "b", "predicted_gain": 0.5, "edits": None, "source": source})
+        )
+
+    with searching(answer, trials=2, analyst=False) as (running, _):
+        running.run()
+    assert {event["kind"] for event in running.of("unusable")} == {"copy"}
+    assert any("[[begin candidate" in request["messages"][-1]["content"] for request in sent)
+    assert proposers(running) == {"grammar": len(running.proposed())}
+
+
+def test_prompts_evolve_when_asked_to_and_their_variants_are_used() -> None:
+    team, systems = Team(write), set()
+
+    def answer(request: Request, number: int) -> Reply:
+        if role_of(request) == "proposal":
+            systems.add(request["messages"][0]["content"].startswith("Be bold."))
+        return team(request, number)
+
+    with searching(answer, trials=60, evolve_prompts=True, analyst=False) as (running, _):
+        running.run()
+        record = running.events
+    assert running.of("prompt") and systems == {True, False}
+    used = Counter(event["plan"]["prompt"] for event in running.of("draw"))
+    assert used["researcher-1"] >= 1
+    again = Running(running.search.settings, record=record).run()
+    assert difference(record, again.events) is None
+
+
+def test_models_share_the_work_by_gain_per_dollar() -> None:
+    prices = (ModelPrice("good", 1.0, 1.0), ModelPrice("dear", 500.0, 500.0))
+    with Endpoint(Team(write)) as endpoint:
+        settings = llm_settings(endpoint.base_url, 60, prices=prices, analyst=False)
+        settings = replace(settings, llm=replace(settings.llm, models=("good", "dear")))
+        running = Running(settings).run()
+    used = Counter(event["plan"]["model"] for event in running.of("draw"))
+    assert used["good"] > 2 * used["dear"] > 0
+
+
+def test_a_journal_of_before_there_were_teams_goes_on() -> None:
+    running = Running(replace(llm_settings("http://127.0.0.1:9/v1"), proposer=ProposerSettings()))
+    grammar = Search(running.search.settings, FakeSpace(), running._record)
+    worker = Worker(grammar, outcome=outcome)
+    for _ in range(6):
+        for step in worker.steps(grammar.ask() or pytest.fail("nothing to try")):
+            step()
+    older = [
+        {key: value for key, value in event.items() if key not in ("work", "stale", "own_idea")}
+        for event in running.events
+        if event["event"] != "analysis"
+    ]
+    resumed = Search(running.search.settings, FakeSpace(), running._record)
+    resumed.replay(older)
+    assert len(resumed.trials) == 6 and resumed.ask() is not None
