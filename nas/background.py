@@ -97,6 +97,8 @@ class Background:
                 self._begin(*side)
         elif kind == "prompt" or (kind == "no_proposal" and event["work"] in self._jobs):
             self._jobs.pop(event["work"], None)
+        elif kind == "notice" and event["tripwire"] == "llm":
+            self._repairs.clear()  # nobody can be asked to mend anything
         elif kind == "analysis":
             self._analyses.pop(event["trial"], None)
             self._jobs.pop(f"a-{event['trial']}", None)
@@ -171,10 +173,6 @@ class Background:
     def next_repair(self) -> Trial | None:
         """The trial whose candidate is to be mended next."""
         return next(iter(self._repairs.values()), None)
-
-    def drop_repairs(self) -> None:
-        """Mends nothing: nobody can be asked to."""
-        self._repairs.clear()
 
     def expected(self) -> tuple[dict[str, int], dict[str, int]]:
         """(operator -> proposals of it, parent -> children) that were drawn and not handed out."""

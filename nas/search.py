@@ -328,10 +328,8 @@ class Search:
         """Tells once why the grammar goes on alone."""
         assert self._background is not None
         away = self._background.proposer.away()
-        if away:
-            self._background.drop_repairs()
-            if away != self._away:
-                self._record({"event": "notice", "tripwire": "llm", "reason": away})
+        if away and away != self._away:
+            self._record({"event": "notice", "tripwire": "llm", "reason": away})
         self._away = away
 
     def note(self, event: Event) -> None:

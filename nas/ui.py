@@ -17,6 +17,7 @@ from typing import Any
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STOP_SECONDS = 10.0
+_VIEW = "#/experiments?workflowType=machine_learning"  # MLflow's other view, of agents, hides runs behind traces
 
 
 def serve(store_uri: str, artifact_root: str | Path, host: str = "127.0.0.1", port: int = 5000) -> int:
@@ -62,7 +63,7 @@ def serve(store_uri: str, artifact_root: str | Path, host: str = "127.0.0.1", po
                 file=sys.stderr,
             )
             return 1
-        print(f"MLflow: http://{address}:{port} (Ctrl-C stops it)", flush=True)
+        print(f"MLflow: http://{address}:{port}/{_VIEW} (Ctrl-C stops it)", flush=True)
         code = server.wait()
         print(f"The MLflow server ended by itself with exit code {code}.", file=sys.stderr)
         return 1

@@ -23,7 +23,7 @@ LEAK = "        x = x - x.mean(axis=1, keepdims=True)\n"
 OPERATORS = {operator.name: operator for operator in SPACE.operators}
 LLM = [
     *("proposer=llm", "llm.models=[tiny]", "llm.key_env=NAS_TEST_KEY", "llm.retries=2", "llm.backoff_seconds=0.01"),
-    *("llm.timeout_seconds=2", "llm.concurrency=2", "llm.prices=[{model: tiny, input: 1.0, output: 2.0}]"),
+    *("llm.timeout_seconds=2", "llm.concurrency=2", "llm.rewrite=0.5", "llm.prices=[{model: tiny, input: 1.0, output: 2.0}]"),
 ]
 
 
@@ -95,7 +95,7 @@ def team_search(
     results, team = tmp_path_factory.mktemp("results"), Misbehaving()
     with Endpoint(team) as endpoint:
         run = nas(
-            *["search", *TINY, *corpus_text, *LLM, f"llm.base_url={endpoint.base_url}", "search.trials=6"],
+            *["search", *TINY, *corpus_text, *LLM, f"llm.base_url={endpoint.base_url}", "search.trials=7"],
             *["seed=1", "name=team", f"results_dir={results}", "search.confirm_seeds=0", "tripwire.least_leap=9"],
             environment={**environment, "NAS_TEST_KEY": KEY},
         )
@@ -117,7 +117,8 @@ def test_a_search_by_a_team_that_misbehaves(team_search: tuple[Path, str, Misbeh
     assert {event["candidate"]["proposer"] for event in trained} >= {"llm"}
     mended = [event for event in trained if not event["own_idea"]]
     assert mended, "what the gate rejected was mended, and trained"
-    assert {"diff", "rewrite", "repair"} & {event["plan"]["kind"] for event in of_kind(folder, "draw")} >= {"repair"}
+    made = {event["work"]: event["plan"]["kind"] for event in of_kind(folder, "draw")}
+    assert {made[event["work"]] for event in trained if event["work"]} == {"diff", "rewrite", "crossover", "repair"}
     assert team.sent >= 6
 
 

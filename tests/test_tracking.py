@@ -657,7 +657,8 @@ def test_the_server_shows_a_search_and_takes_one_over_http(uri: str, tmp_path: P
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
-        assert server.stdout.readline() == f"MLflow: http://127.0.0.1:{port} (Ctrl-C stops it)\n"
+        view = "#/experiments?workflowType=machine_learning"
+        assert server.stdout.readline() == f"MLflow: http://127.0.0.1:{port}/{view} (Ctrl-C stops it)\n"
         address = f"http://127.0.0.1:{port}"
         with urllib.request.urlopen(address, timeout=20) as page:
             assert b"MLflow" in page.read()
