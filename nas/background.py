@@ -14,7 +14,7 @@ from nas.ahead import Pace, Stage
 from nas.archive import Archive
 from nas.errors import UserError
 from nas.journal import Event
-from nas.proposers import AheadProposer, Interrupted, Proposal, Request
+from nas.proposers import AheadProposer, Interrupted, NoProposal, Proposal, Request
 from nas.types import Operator, Trial, trial_from_json
 
 
@@ -149,7 +149,8 @@ class Background:
         elif isinstance(result, UserError):
             self.failure = result
         elif isinstance(result, BaseException) and not isinstance(result, Interrupted):
-            self._write({"event": "no_proposal", "work": work, "reason": _in_words(result)})
+            cause = result.cause if isinstance(result, NoProposal) else "engine"
+            self._write({"event": "no_proposal", "work": work, "cause": cause, "reason": _in_words(result)})
         elif isinstance(result, dict):
             self._write(result)
 

@@ -12,6 +12,8 @@ from functools import cached_property
 from numbers import Real
 from typing import Any
 
+from nas.parsing import parse
+
 
 def canonical_source(source: str) -> str:
     """`source` without comments, docstrings and formatting: what decides whether two candidates are one.
@@ -19,7 +21,7 @@ def canonical_source(source: str) -> str:
     Raises:
       SyntaxError: if `source` is not Python.
     """
-    tree = ast.parse(source)
+    tree = parse(source)
     for node in ast.walk(tree):
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             continue

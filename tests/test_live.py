@@ -280,7 +280,10 @@ def test_calls_are_counted_in_the_view_and_are_no_lines() -> None:
 
 def test_a_proposal_that_came_to_nothing_is_a_line() -> None:
     shown, file = view()
-    for event in (DRAWN, {"event": "no_proposal", "work": "p0001", "reason": "three answers,\nnone of use"}):
+    for event in (
+        DRAWN,
+        {"event": "no_proposal", "cause": "model", "work": "p0001", "reason": "three answers,\nnone of use"},
+    ):
         shown.write(event)
     line = "p0001: no candidate from the LLM (three answers, none of use): the grammar takes its place"
     assert file.getvalue() == f"00:00  {line}\n" and line in drawn(shown)
@@ -325,7 +328,7 @@ def test_hostile_words_of_models_are_text_on_one_line() -> None:
         {**DRAWN, "work": HOSTILE, "plan": {"model": HOSTILE}},
         {**FAILED, "work": HOSTILE, "kind": "not found", "model": HOSTILE, "reason": HOSTILE},
         {**FAILED, "kind": HOSTILE},
-        {"event": "no_proposal", "work": HOSTILE, "reason": HOSTILE},
+        {"event": "no_proposal", "cause": "model", "work": HOSTILE, "reason": HOSTILE},
         {**ASK, "trial": trial["id"], "work": HOSTILE, "candidate": trial["candidate"]},
         trial,
     ):

@@ -23,7 +23,12 @@ LEAK = "        x = x - x.mean(axis=1, keepdims=True)\n"
 OPERATORS = {operator.name: operator for operator in SPACE.operators}
 LLM = [
     *("proposer=llm", "llm.models=[tiny]", "llm.key_env=NAS_TEST_KEY", "llm.retries=2", "llm.backoff_seconds=0.01"),
-    *("llm.timeout_seconds=2", "llm.concurrency=2", "llm.rewrite=0.5", "llm.prices=[{model: tiny, input: 1.0, output: 2.0}]"),
+    *(
+        "llm.timeout_seconds=2",
+        "llm.concurrency=2",
+        "llm.rewrite=0.5",
+        "llm.prices=[{model: tiny, input: 1.0, output: 2.0}]",
+    ),
 ]
 
 

@@ -266,7 +266,7 @@ def test_with_another_key_a_resumed_search_asks_again() -> None:
 def test_a_model_that_only_fails_rests_and_is_tried_again() -> None:
     team = Team(write)
     answer = lambda request, number: text("what?") if number < 9 else team(request, number)  # noqa: E731
-    with searching(answer, trials=40, attempts=3, concurrency=1, analyst=False) as (running, endpoint):
+    with searching(answer, trials=40, attempts=3, concurrency=1, analyst=False) as (running, _):
         running.run()
     assert len(running.of("unusable")) == 9 and len(running.of("no_proposal")) == 3
     assert "rests after 3 proposals without a usable answer" in notices(running)[0]

@@ -52,7 +52,7 @@ SEARCH = (
     failed("rate limit"),
     unusable("json"),
     asked("p0000"),
-    {"event": "no_proposal", "work": "p0001", "reason": "nothing"},
+    {"event": "no_proposal", "cause": "model", "work": "p0001", "reason": "nothing"},
     asked(None, "grammar"),
     asked("p0002"),
     asked(None, "hand", purpose="baseline"),

@@ -150,7 +150,7 @@ def journal_with_llm() -> list[dict]:
          "reason": "no such lines", "time": t0 + 21},
         call("p0002", 0, t0 + 22),
         call("p0001", 1, t0 + 25, role="engineer", prompt="cd" * 32),
-        {"event": "no_proposal", "work": "p0002", "reason": "three answers, none of use", "time": t0 + 30},
+        {"event": "no_proposal", "cause": "model", "work": "p0002", "reason": "nothing of use", "time": t0 + 30},
         {**ask(1, "t0002", child, "search", t0 + 31), "work": "p0001", "stale": 0},
         rung("t0002", 10, 2.9, t0 + 32),
         call("p0001", 2, t0 + 33, role="judge"),

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, WithJsonSchema, model_validator
 
 from nas.llm.quoting import cleaned
+from nas.parsing import parse as parse_python
 
 ANSWER_LETTERS = 200_000
 SOURCE_LETTERS = 60_000
@@ -289,7 +290,7 @@ def source_of(answer: Proposal | Repair, parent_source: str) -> str:
     if len(source) > SOURCE_LETTERS:
         raise Unusable("python", f"the module has {len(source):,} characters, more than {SOURCE_LETTERS:,}")
     try:
-        tree = ast.parse(source)
+        tree = parse_python(source)
     except _UNREADABLE as error:
         raise Unusable("python", _unreadable(source, error)) from None
     if not any(isinstance(node, ast.ClassDef) and node.name == "TokenMixer" for node in tree.body):
@@ -397,7 +398,7 @@ _DEFINING = ("def ", "class ", "@", "#")
 
 def _parses(source: str) -> bool:
     try:
-        ast.parse(source)
+        parse_python(source)
     except _UNREADABLE:
         return False
     return True

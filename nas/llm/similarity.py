@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rapidfuzz import process
 from rapidfuzz.distance import Indel
 
+from nas.parsing import parse
 from nas.types import canonical_source
 
 Tokens = tuple[str, ...]
@@ -29,7 +30,7 @@ def normal_tokens(source: str) -> Tokens:
     What cannot be taken apart like that is split at spaces: it is told from others, if coarsely.
     """
     try:
-        tree = ast.parse(canonical_source(source))
+        tree = parse(canonical_source(source))
         names = _Names(tree)
         renamed = ast.unparse(ast.Module([names.visit(node) for node in tree.body if not _import(node)], []))
         return tuple(_tokens(renamed))

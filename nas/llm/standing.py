@@ -45,7 +45,7 @@ class Standing:
             self._dollars[event["work"]] += event["dollars"]
             if event.get("kind") in _HOPELESS:
                 self._hopeless[event["model"]] = f"{_HOPELESS[event['kind']]} ({event['reason']})"
-        elif kind == "no_proposal":
+        elif kind == "no_proposal" and event["cause"] == "model":
             self._take_failure(event["work"])
         elif kind == "ask" and event["purpose"] == "search":
             self._proposals += 1
@@ -57,8 +57,9 @@ class Standing:
         elif kind == "prompt":
             self.variants[event["name"]] = event["text"]
             self._prompts.add(event["name"])
-        elif kind == "resume":
-            self._hopeless.clear()  # there may be another key now
+        elif kind == "resume":  # there may be another key now, or another endpoint
+            for known in (self._hopeless, self._failures, self._rests_until):
+                known.clear()
 
     def _take_failure(self, work: str) -> None:
         if work in self._plans:

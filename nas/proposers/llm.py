@@ -499,13 +499,13 @@ def _explained(work: Callable[[], Any]) -> Any:
     except Unavailable as error:
         raise NoProposal(str(error)) from error
     except CapReached as cap:
-        raise NoProposal(f"{cap} is reached") from cap
+        raise NoProposal(f"{cap} is reached", "cap") from cap
     except Stopped as error:
         raise Interrupted from error
     except (UserError, NoProposal, Interrupted):
         raise
     except Exception as error:  # a mistake of ours costs one proposal, not the search
-        raise NoProposal(f"the engine failed: {type(error).__name__}: {error}") from error
+        raise NoProposal(f"the engine failed: {type(error).__name__}: {error}", "engine") from error
 
 
 def _seed(seed: int, work: str, number: int) -> int:

@@ -15,7 +15,15 @@ class Exhausted(Exception):
 
 
 class NoProposal(Exception):
-    """Nothing usable came of this request: somebody else has to take it. The message says why."""
+    """Nothing usable came of this request: somebody else has to take it. The message says why.
+
+    Attributes:
+      cause: "model" (or its endpoint) | "cap" | "engine": who is to blame.
+    """
+
+    def __init__(self, reason: str, cause: str = "model"):
+        super().__init__(reason)
+        self.cause = cause
 
 
 class Interrupted(Exception):

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
+from nas.parsing import parse
 from nas.space import NotApplicable
 from search_spaces.linear_attention.parts import (
     CUSTOM,
@@ -75,7 +76,7 @@ class Mixer:
     def __init__(self, source: str):
         self.source = source
         try:
-            self.tree = ast.parse(source)
+            self.tree = parse(source)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise NotApplicable(f"the source does not parse: {error}") from error
         classes = [node for node in self.tree.body if isinstance(node, ast.ClassDef) and node.name == "TokenMixer"]
@@ -244,7 +245,7 @@ def _own_part(mixer: Mixer, slot: Slot) -> Part:
     fields: dict[Targets, str] = {}
     call = mixer.calls.get(slot.methods[0]) if slot.call else None
     state = {key: text for key, text in (mixer.state or {}).items() if call and key in state_keys(call)}
-    wanted = [*(slot.methods or LAYOUT), *self_reads(ast.parse("\n".join(state.values())))]
+    wanted = [*(slot.methods or LAYOUT), *self_reads(parse("\n".join(state.values())))]
     seen = elsewhere | set(LAYOUT if slot.methods else ())
     wanted = [name for name in wanted if name not in seen]
     while wanted:
@@ -302,7 +303,7 @@ class _Bare(ast.NodeTransformer):
 @lru_cache(maxsize=4096)
 def canonical(text: str) -> str:
     """`text` with one formatting, and without what other slots own."""
-    return ast.unparse(_Bare().visit(ast.parse(text)))
+    return ast.unparse(_Bare().visit(parse(text)))
 
 
 # --- Putting parts in ---

@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from nas.parsing import parse
+
 CUSTOM = "custom"
 LAYOUT = ("heads", "key_dim", "value_dim")
 Targets = tuple[str, ...]
@@ -113,7 +115,7 @@ class Part:
 def known_parts(slot: str) -> Mapping[str, Part]:
     """Name -> part, in the order of the file: "off" or whatever does least comes first."""
     source = (Path(__file__).parent / "slots" / f"{slot}.py").read_text()
-    classes = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
+    classes = {node.name: node for node in parse(source).body if isinstance(node, ast.ClassDef)}
     public = [node for name, node in classes.items() if not name.startswith("_")]
     parts = [_read_part(slot, node, classes, source) for node in public]
     return {part.name: part for part in parts}
