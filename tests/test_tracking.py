@@ -428,7 +428,7 @@ def test_a_work_of_the_models_is_a_trace_with_its_calls(uri: str, tmp_path: Path
 
     nothing = found["p0002"]
     assert (nothing["state"], nothing["runs"]) == ("ERROR", [""]), "of the search itself"
-    assert nothing["previews"][1] == "three answers, none of use"
+    assert nothing["previews"][1] == "nothing of use"
     assert [span["status"] for span in nothing["spans"]] == ["ERROR", "ERROR", "OK"]
     assert found["a-t0002"]["runs"] == ["t0002"] and found["a-t0002"]["spans"][0]["outputs"]["verdict"] == "confirmed"
 
