@@ -27,12 +27,16 @@ class JournalError(UserError):
 class Journal:
     """Appends events, from any thread. Locks the file: one search has one writer, and the lock dies with its process.
 
+    Args:
+      secret: stands in no event: wherever it turns up "[key]" is written.
+
     Raises:
       JournalError: if another process is writing it, or it can't be opened.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, secret: str | None = None):
         self.path = path
+        self._secret = secret
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab", buffering=0)  # what the disk refused must not be written later, by `close`
@@ -60,7 +64,10 @@ class Journal:
         """
         with self._lock:
             stamped = {**event, "time": round(time.time(), 3)}
-            line = memoryview(json.dumps(stamped, allow_nan=False).encode() + b"\n")
+            text = json.dumps(stamped, allow_nan=False)
+            if (kept := without_secret(text, self._secret)) != text:
+                text, stamped = kept, json.loads(kept)
+            line = memoryview(text.encode() + b"\n")
             end = os.fstat(self._file.fileno()).st_size
             try:
                 while line:  # a full disk takes the first part of a line
@@ -74,6 +81,11 @@ class Journal:
 
     def close(self) -> None:
         self._file.close()
+
+
+def without_secret(text: str, secret: str | None) -> str:
+    """JSON text in which nobody can read `secret`: an endpoint can hide what it was sent in what it answers."""
+    return text.replace(json.dumps(secret)[1:-1], "[key]") if secret else text
 
 
 def read(path: Path) -> list[Event]:

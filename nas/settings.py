@@ -4,9 +4,21 @@ Hydra's YAML files in `conf/` give the values; `nas.configuration` checks them a
 engine take these objects and know nothing of Hydra. A value out of range raises `ValueError` with one sentence.
 """
 
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+_SET_BY_US = frozenset(("messages", "model", "max_tokens", "max_completion_tokens", "n", "response_format", "stream"))
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False, sort_keys=True, ensure_ascii=False).encode()
+    except (TypeError, ValueError):  # a lone surrogate too
+        return False
+    return True
 
 
 def _require(condition: bool, sentence: str) -> None:
@@ -52,7 +64,9 @@ class ModelPrice:
     output: float
 
     def __post_init__(self) -> None:
-        _require(min(self.input, self.output) >= 0, f"llm.prices: the price of {self.model} must not be negative")
+        prices = (self.input, self.output)
+        _require(min(prices) >= 0, f"llm.prices: the price of {self.model} must not be negative")
+        _require(max(prices) < math.inf, f"llm.prices: the price of {self.model} must be finite")
 
 
 @dataclass(frozen=True)
@@ -131,6 +145,15 @@ class LlmSettings:
         for name in ("max_dollars", "max_tokens_total", "max_calls"):
             value = getattr(self, name)
             _require(value is None or value >= 0, f"llm.{name}={value} must not be negative")
+        _require(
+            self.key_env.isidentifier(),
+            "llm.key_env is the name of an environment variable, not the key itself: set it, and name it here",
+        )
+        _require(self.timeout_seconds <= 86_400, f"llm.timeout_seconds={self.timeout_seconds} is longer than a day")
+        _require(
+            not self.extra_body.keys() & _SET_BY_US and _is_json(self.extra_body),
+            f"llm.extra_body takes JSON values, and none of {', '.join(sorted(_SET_BY_US))}, which are set elsewhere",
+        )
         shapes = ("json_schema", "json_object", "none")
         _require(self.structured in shapes, f"llm.structured={self.structured}: there are {', '.join(shapes)}")
         _require(0 < self.top_p <= 1, f"llm.top_p={self.top_p} must be in (0, 1]")

@@ -69,7 +69,10 @@ class SearchSpace(Protocol):
         ...
 
     def describe(self, source: str) -> Mapping[str, str]:
-        """Slot -> the part that `source` has in it, "custom" where it has one of its own."""
+        """Slot -> the part that `source` has in it, "custom" where it has one of its own.
+
+        Like the next two it takes any text: candidates that the gate rejects are described too.
+        """
         ...
 
     def lacks(self, source: str) -> Sequence[str]:

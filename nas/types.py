@@ -25,9 +25,15 @@ def canonical_source(source: str) -> str:
     for node in ast.walk(tree):
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             continue
-        while ast.get_docstring(node, clean=False) is not None:  # a string below a docstring becomes one without it
-            node.body = node.body[1:] or [ast.Pass()]
+        # A string below a docstring becomes one without it.
+        strings = next((at for at, line in enumerate(node.body) if not _is_string(line)), len(node.body))
+        node.body = node.body[strings:] or [ast.Pass()] if strings else node.body
     return ast.unparse(tree)
+
+
+def _is_string(statement: ast.stmt) -> bool:
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
 def source_id(source: str) -> str:

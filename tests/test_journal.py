@@ -1,5 +1,6 @@
 """The journal: what was written is there, whatever ends the process or the disk."""
 
+import json
 import math
 import os
 import signal
@@ -237,3 +238,13 @@ for number in itertools.count():
         numbers = [event["number"] for event in journal.read(path)][count:]
         assert numbers == list(range(len(numbers))) and numbers
         count += len(numbers)
+
+
+@pytest.mark.parametrize("secret", ["sk-0123456789abcdef", 'a"quote\\and/slash'])
+def test_a_secret_stands_nowhere_in_it(tmp_path: Path, secret: str) -> None:
+    kept = Journal(tmp_path / "journal.jsonl", secret)
+    written = kept.append({"event": "ask", "candidate": {"source": f"x = {secret!s}", "list": [secret]}})
+    kept.close()
+    assert written["candidate"] == {"source": "x = [key]", "list": ["[key]"]}
+    assert journal.read(kept.path) == [written]
+    assert secret not in kept.path.read_text() and json.dumps(secret)[1:-1] not in kept.path.read_text()

@@ -91,7 +91,8 @@ def search(settings: Settings, overrides: Sequence[str] = ()) -> int:
 def _run(settings: Settings, folder: Folder, space: SearchSpace, corpus: Corpus, replay: Record | None) -> int:
     from nas.execution import tune  # Ray takes a second to import: errors above should not wait for it
 
-    journal = Journal(folder.journal)
+    key = proposing.key_of(settings)
+    journal = Journal(folder.journal, proposing.secret(key))
     events = journals.read(folder.journal)  # under its lock: no other process can add to it now
     console = make_console()
     with contextlib.ExitStack() as stack:
@@ -119,9 +120,11 @@ def _run(settings: Settings, folder: Folder, space: SearchSpace, corpus: Corpus,
 
         proposer = replay.settings.proposer if replay else settings.proposer
         as_proposed = replace(settings, proposer=proposer)
-        ahead = proposing.proposer_of(
-            as_proposed, space, folder.path, events, lambda event: searched.note(event), replay
-        )
+
+        def note(event: Event) -> None:
+            searched.note(event)
+
+        ahead = proposing.proposer_of(as_proposed, space, folder.path, events, note, replay, key)
         searched = Search(
             as_proposed,
             space,

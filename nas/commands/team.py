@@ -1,11 +1,10 @@
 """The LLM proposer, put together: client, prompts, notes. Needs the extra `llm`."""
 
-import os
 from collections.abc import Callable, Sequence
 
 from nas.journal import Event
 from nas.knowledge import Knowledge
-from nas.llm.client import Client, base_url, key_of
+from nas.llm.client import Client, base_url
 from nas.llm.recorded import Recorded
 from nas.llm.spending import Spending
 from nas.llm.templates import Templates
@@ -24,18 +23,19 @@ def asking(
     settings: Settings,
     space: SearchSpace,
     known: Knowledge,
+    key: str,
     events: Sequence[Event],
     note: Callable[[Event], None],
     keep: Callable[[str, Event], None],
 ) -> LlmProposer:
-    """One that asks the endpoint. The key is taken out of the environment: no process started later inherits it.
+    """One that asks the endpoint.
 
     Args:
       events: of this search so far: what they paid for is not paid for again.
       note: takes an event to the journal.
       keep: stores a prompt by its hash.
     """
-    key, spending = key_of(settings.llm, os.environ), Spending(settings.llm)
+    spending = Spending(settings.llm)
     client = Client(settings.llm, key, spending, note, keep)
     for event in events:
         client.take(event)

@@ -184,10 +184,14 @@ def parts_of(source: str) -> dict[str, Part]:
     """Slot -> the part in it: a known one, or the candidate's own under the name "custom".
 
     Raises:
-      NotApplicable: if the source is no mixer in the slots' shape.
+      NotApplicable: if the source is no mixer in the slots' shape, or Python itself can't take it apart: whoever writes
+        candidates can nest them too deeply, or put letters into them that end lines for some and not for others.
     """
-    mixer = _slotted(source)
-    return {slot.name: _known_part(mixer, slot) or _own_part(mixer, slot) for slot in SLOTS.values()}
+    try:
+        mixer = _slotted(source)
+        return {slot.name: _known_part(mixer, slot) or _own_part(mixer, slot) for slot in SLOTS.values()}
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise NotApplicable(f"the source can't be taken apart: {type(error).__name__}: {error}") from error
 
 
 def _slotted(source: str) -> Mixer:

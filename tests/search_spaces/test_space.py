@@ -1,10 +1,12 @@
 """The grammar: every operator, on every baseline and along random walks, gives a sound candidate or says why not."""
 
 import ast
+import contextlib
 import random
 import re
 import subprocess
 import sys
+import time
 from functools import cache
 from pathlib import Path
 
@@ -390,3 +392,33 @@ def test_what_has_not_the_slots_shape_is_refused_with_a_reason(source: str, reas
     for operator in SPACE.operators:
         with pytest.raises(NotApplicable, match=reason):
             mutate(operator, Candidate(source, "llm"), random.Random(0))
+
+
+GATED = SPACE.baselines()["gated_deltanet"].source
+SLOT = "        return ops.l2_normalize(q), ops.l2_normalize(k)\n"
+HOSTILE_SOURCES = {
+    "nothing": "",
+    "no Python": "class TokenMixer(:",
+    "a null byte": GATED.replace(SLOT, SLOT + "\0"),
+    "a deep sum": GATED.replace(SLOT, f"        z = {' + '.join(['q'] * 3000)}\n{SLOT}"),
+    "a deep chain": GATED.replace(SLOT, f"        z = q{'.a' * 3000}\n{SLOT}"),
+    "deep brackets": GATED.replace(SLOT, f"        z = {'(' * 150}q{')' * 150}\n{SLOT}"),
+    "a long number": GATED.replace(SLOT, f"        z = 0x{'f' * 6000}\n{SLOT}"),
+    "a form feed": GATED.replace(SLOT, f"        z = 1\f\n{SLOT}"),
+    "a line separator": GATED.replace(SLOT, f"        z = '\u2028'\n{SLOT}"),
+    "a next line": GATED.replace(SLOT, f"        z = '\x85'\n{SLOT}"),
+    "many docstrings": GATED + "'a string'\n" * 1_000,
+}
+
+
+@pytest.mark.parametrize("source", HOSTILE_SOURCES.values(), ids=HOSTILE_SOURCES)
+def test_any_text_is_described(source: str) -> None:
+    """The engine asks for it in its own process, of whatever was proposed: an exception would end the search."""
+    began = time.monotonic()
+    assert set(SPACE.describe(source)) == set(SLOTS)
+    assert isinstance(SPACE.family(source), str) and isinstance(SPACE.lacks(source), list)
+    for operator in SPACE.operators:
+        parents = [Candidate(source, "hand"), SPACE.baselines()["gla"]]
+        with contextlib.suppress(NotApplicable):
+            SPACE.mutate(operator, parents[: operator.parents], random.Random(0))
+    assert time.monotonic() - began < 20
