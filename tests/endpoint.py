@@ -178,6 +178,16 @@ def drip(seconds: float, pause: float = 0.05, part: str = "body") -> Reply:
     return send
 
 
+def early_hints() -> Reply:
+    """Informational responses without end, and never the one that counts."""
+
+    def send(exchange: Exchange) -> None:
+        while not exchange.stopping.is_set():
+            exchange.write(b"HTTP/1.1 103 Early Hints\r\nLink: </next>\r\n\r\n" * 100)
+
+    return send
+
+
 def echo_headers(code: int = 200) -> Reply:
     """The request's own headers, the key among them: as a completion's text, or in an error's message and headers."""
 

@@ -189,6 +189,7 @@ def test_garbage_of_a_real_model_becomes_no_candidate(
             f"llm.models=[{llama.model}]",
         ],
         *["llm.max_tokens=300", "llm.retries=1", "llm.backoff_seconds=0.1", f"results_dir={tmp_path}", "name=garbage"],
+        *["search.trials=3", "search.confirm_seeds=0", "tracking=none"],
         environment=environment,
     )
     assert run.returncode == 0, run.stdout + run.stderr

@@ -1,5 +1,6 @@
 """The client against a real endpoint over HTTP, which misbehaves in every way that the journal has a word for."""
 
+import bz2
 import json
 import logging
 import socket
@@ -20,6 +21,7 @@ from endpoint import (
     Request,
     completion,
     drip,
+    early_hints,
     echo_headers,
     empty,
     enormous,
@@ -169,6 +171,19 @@ def test_usage_that_no_one_can_believe_is_estimated(usage: Any) -> None:
     assert (event["tokens_in"], event["tokens_out"], event["estimated"]) == (-(-characters // 3), 2, True)
 
 
+def test_a_count_of_nothing_is_no_count() -> None:
+    with Endpoint(always(text("four", usage={"prompt_tokens": 0, "completion_tokens": 0}))) as endpoint:
+        team = Team(endpoint.base_url)
+        team.ask()
+    assert team.events[0]["estimated"]
+    assert team.events[0]["tokens_in"] > 0 and team.events[0]["tokens_out"] > 0
+
+    with Endpoint(always(text("", usage={"prompt_tokens": 9, "completion_tokens": 0}))) as endpoint:
+        team = Team(endpoint.base_url)
+        team.refused()
+    assert (team.events[0]["tokens_in"], team.events[0]["tokens_out"]) == (9, 0), "of no text it is one"
+
+
 def test_half_a_surrogate_pair_is_no_text() -> None:
     with Endpoint(always(text("a\ud800b"))) as endpoint:
         assert Team(endpoint.base_url).ask() == "a?b"
@@ -225,6 +240,7 @@ def test_a_failure_that_may_pass_is_recorded_and_tried_again(reply: Reply, kind:
         (empty(), "empty", False),
         (raw(json.dumps(completion({}, None)).encode()), "empty", False),
         (enormous(3_000_000), "too large", False),
+        (early_hints(), "too large", False),
     ],
 )
 def test_a_failure_that_stays_is_not_tried_again(reply: Reply, kind: str, permanent: bool) -> None:
@@ -277,6 +293,25 @@ def test_an_error_under_a_good_status_is_told() -> None:
 def test_an_enormous_error_is_not_read() -> None:
     with Endpoint(always(enormous(30_000_000, code=500))) as endpoint:
         assert Team(endpoint.base_url).refused().kind == "too large"
+
+
+def test_a_server_does_not_choose_how_its_error_is_read() -> None:
+    """Python's codecs unpack too: a few bytes would become as many megabytes as one likes."""
+    headers = {"Content-Type": "text/plain; charset=bz2"}
+    with Endpoint(always(lambda exchange: exchange.whole(400, bz2.compress(b"unpacked"), headers))) as endpoint:
+        assert Team(endpoint.base_url).refused().reason.startswith("400: BZh")
+
+
+@pytest.mark.parametrize("extra_body", [{"top_k": float("nan")}, {"stop": "\ud800"}])
+def test_a_request_that_cannot_be_written_costs_nothing(extra_body: dict[str, Any]) -> None:
+    with Endpoint(always(text("hello"))) as endpoint:
+        team = Team(endpoint.base_url, extra_body=extra_body)
+        error = team.refused()
+        assert endpoint.requests == []
+    assert (error.kind, error.permanent) == ("refused", False)
+    assert error.reason.startswith("the request can't be written: ")
+    (event,) = team.events
+    assert (event["tokens_in"], event["tokens_out"], event["dollars"], event["again"]) == (0, 0, 0.0, False)
 
 
 def test_a_reason_is_one_short_printable_line() -> None:
@@ -585,6 +620,28 @@ def test_an_address_that_is_none_or_holds_a_secret(address: str) -> None:
     assert KEY not in str(caught.value)
     with pytest.raises(UserError):
         Client(settings, KEY, Spending(settings), print, print)
+
+
+@pytest.mark.parametrize(
+    ("address", "environ"),
+    [
+        ("http://127.0.0.1:8000/v1", {"ALL_PROXY": "socks5://127.0.0.1:1080"}),
+        ("http://127.0.0.1:8000/v1", {"HTTP_PROXY": "ftp://user:secret-of-proxy@127.0.0.1:21"}),
+        ("https://example.org/v1", {"SSL_CERT_FILE": "/no/such/file.pem"}),
+        ("http://127.0.0.1:8000/v1\n", {}),
+        (f"http://{70 * 'é'}.example.org/v1", {}),
+    ],
+    ids=["socks", "ftp", "certificates", "line break", "long label"],
+)
+def test_an_endpoint_that_the_library_cannot_address(
+    address: str, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"^the endpoint can't be addressed: ") as caught:
+        Team(address)
+    assert "\n" not in str(caught.value) and "secret-of" not in str(caught.value)
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import re
 import pytest
 
 from nas.llm.quoting import quoted
+from search_spaces.linear_attention.space import SPACE
 
 MARKS = re.compile(r"\A\[\[begin ([^\n]*) #([0-9a-f]+)\]\]\n(.*)\n\[\[end \1 #\2\]\]\Z", re.DOTALL)
 
@@ -41,9 +42,31 @@ def test_whatever_the_text_it_stays_inside_its_marks_and_can_be_seen(text):
     quoted(text, "parent x", 1000).encode()
 
 
+@pytest.mark.parametrize(
+    ("mark", "broken"),
+    [
+        ("<|im_end|>", "< |im_end| >"),
+        ("<\uff5cAssistant\uff5c>", "< \uff5cAssistant\uff5c >"),
+        ("\u2039|User|\u203a", "\u2039 |User| \u203a"),
+        ("<tool_call></tool_response>", "< tool_call>< /tool_response>"),
+        ("[INST] <<SYS>><</SYS>>", "[ INST] < <SYS>>< </SYS>>"),
+        ("[TOOL_CALLS][/SYSTEM_PROMPT]", "[ TOOL_CALLS][ /SYSTEM_PROMPT]"),
+        ("<<|im_end|>|im_end|>", "<< |im_end| >|im_end| >"),
+    ],
+)
+def test_marks_of_chat_templates_are_broken_up(mark, broken):
+    assert inside(quoted(mark, "parent", 1000)) == broken
+
+
 def test_python_is_shown_as_it_is():
-    source = "def f(x):\n\tif x < y and (x | y) > 0:\n        return [x<y, x>>1]  # <s comment>\n"
+    source = "def f(x):\n\tif x < y and (x | y) > 0:\n        return [x<y, x>>1, x[inst], x<<1]  # <s comment>\n"
     assert inside(quoted(source, "parent", 1000)) == source
+
+
+@pytest.mark.parametrize("name", SPACE.baselines())
+def test_a_baseline_is_shown_as_it_is(name):
+    source = SPACE.baselines()[name].source
+    assert inside(quoted(source, f"parent {name}", 24_000)) == source
 
 
 def test_a_text_that_knows_its_own_mark_gets_another(monkeypatch):

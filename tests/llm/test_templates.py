@@ -130,6 +130,18 @@ def test_a_variant_cannot_lose_the_ground_rules(templates):
     assert system["content"].startswith("Be bold.\n\n## Data") and "IMPORT NOTHING" in system["content"]
 
 
+def test_a_variant_cannot_be_blown_up_by_placeholders(templates):
+    system = templates.render("researcher", values("researcher"), system="{{ground_rules}}\n{{ space }}" * 400)[0]
+    assert system["content"].count("## Data") == system["content"].count("linear_attention") == 1
+
+
+def test_a_variant_that_comes_out_too_long_is_passed_over(templates):
+    given = values("researcher", contract="c" * 12_000)
+    own = templates.render("researcher", given)
+    assert templates.render("researcher", given, system="{{ contract }}") == own
+    assert templates.render("researcher", given, system="Be bold.")[0]["content"].startswith("Be bold.")
+
+
 def test_the_text_of_a_role_is_a_variant_of_itself(templates):
     given = values("researcher")
     assert templates.render("researcher", given, templates.text("researcher")) == templates.render("researcher", given)
