@@ -9,12 +9,12 @@ import ast
 import difflib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, WithJsonSchema, model_validator
 
-from nas.llm.quoting import cleaned
+from nas.llm.quoting import cleaned, disarmed
 from nas.parsing import parse as parse_python
 
 ANSWER_LETTERS = 200_000
@@ -137,7 +137,10 @@ class Opinion(BaseModel):
 class Prompt(BaseModel):
     """The editor's: a variant of a system prompt."""
 
-    text: str = Field(min_length=1, max_length=12_000, description="The whole system prompt.")
+    # It becomes a system message, where nothing stands between marks that make it data.
+    text: Annotated[str, BeforeValidator(lambda value: disarmed(value) if isinstance(value, str) else value)] = Field(
+        min_length=1, max_length=12_000, description="The whole system prompt."
+    )
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -326,10 +329,11 @@ def apply_edits(source: str, edits: Sequence[Edit]) -> str:
     if len(edits) > _EDITS:
         raise Unusable("diff", f"there are {len(edits)} edits, more than {_EDITS}: give the whole module as source")
     before = after = _unix(source)
+    parses = _parses_within(SOURCE_LETTERS)
     for number, edit in enumerate(edits, 1):
-        after = _applied(after, _unix(edit.search), _unix(edit.replace), f"edit {number}")
-        if len(after) > ANSWER_LETTERS:
-            raise Unusable("diff", f"edit {number}: the source has more than {ANSWER_LETTERS:,} characters after it")
+        after = _applied(after, _unix(edit.search), _unix(edit.replace), f"edit {number}", parses)
+        if len(after) > SOURCE_LETTERS:
+            raise Unusable("diff", f"edit {number}: the source has more than {SOURCE_LETTERS:,} characters after it")
     if after == before:
         raise Unusable("diff", "the edits change nothing")
     return after
@@ -339,13 +343,13 @@ def _unix(text: str) -> str:
     return text.replace("\r\n", "\n")
 
 
-def _applied(source: str, search: str, replace: str, name: str) -> str:
+def _applied(source: str, search: str, replace: str, name: str, parses: Callable[[str], bool]) -> str:
     if not search.strip():
         raise Unusable("diff", f"{name}: its search text is empty: quote the lines that it replaces")
     replace = _with_line_breaks_of(search, replace)
     places = _places(source, search)
     if len(places) == 1:
-        return _with_text(source, places[0], search, replace)
+        return _with_text(source, places[0], search, replace, parses)
     if not places:
         shifted = _shifted_places(source, search)
         if len(shifted) == 1:
@@ -378,7 +382,7 @@ def _places(text: str, part: str) -> list[int]:
     return places
 
 
-def _with_text(source: str, at: int, search: str, replace: str) -> str:
+def _with_text(source: str, at: int, search: str, replace: str, parses: Callable[[str], bool]) -> str:
     """A model that quotes one line without its indentation leaves out that of the lines it puts there too, or not."""
     before, after = source[:at], source[at + len(search) :]
     plain = before + replace + after
@@ -390,18 +394,30 @@ def _with_text(source: str, at: int, search: str, replace: str) -> str:
     module_level = not search.startswith(_DEFINING) and all(line.startswith(_DEFINING) for line in outermost)
     if outermost and not module_level:
         return shifted
-    return shifted if not _parses(plain) and _parses(shifted) else plain
+    return shifted if shifted != plain and not parses(plain) and parses(shifted) else plain
 
 
 _DEFINING = ("def ", "class ", "@", "#")
 
 
-def _parses(source: str) -> bool:
-    try:
-        parse_python(source)
-    except _UNREADABLE:
-        return False
-    return True
+def _parses_within(letters: int) -> Callable[[str], bool]:
+    """Whether a source parses, for sources of so many letters altogether: of those that come after, none does.
+
+    The edits of one answer would otherwise have the parser read the same long source again and again.
+    """
+
+    def parses(source: str) -> bool:
+        nonlocal letters
+        letters -= len(source)
+        if letters < 0:
+            return False
+        try:
+            parse_python(source)
+        except _UNREADABLE:
+            return False
+        return True
+
+    return parses
 
 
 def _shifted_places(source: str, search: str) -> list[tuple[int, int, int]]:

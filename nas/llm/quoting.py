@@ -8,7 +8,12 @@ import hashlib
 import re
 
 # What chat templates put between turns: many servers read it in a message's text as if they had written it themselves.
-_TURNS = re.compile(r"<\||\|>|</?(?:s|bos|eos|start_of_turn|end_of_turn|think)>|\[/?INST\]", re.IGNORECASE)
+# DeepSeek's have fullwidth bars (U+FF5C), and angle quotation marks are read as angle brackets here and there.
+_TURNS = re.compile(
+    r"[<\u2039][|\uff5c]|[|\uff5c][>\u203a]"
+    r"|(?i:</?(?:s|bos|eos|start_of_turn|end_of_turn|im_start|im_end|think|tool_call|tool_response)>)"
+    r"|<</?SYS>>|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]"  # `x[inst]` is Python
+)
 _NAME_DIGITS = 6  # of the text's SHA-256, more where the text itself contains the mark
 _KEPT = "\n\t"
 
@@ -16,7 +21,7 @@ _KEPT = "\n\t"
 def quoted(text: str, label: str, limit: int) -> str:
     """`text` between two marks that name it, without control characters, cut in the middle beyond `limit` characters.
 
-    What a chat template would read as the end of a turn is broken up: `<|im_end|>` becomes `< |im_end| >`.
+    Chat templates' marks are broken up, as `disarmed` does.
 
         [[begin parent 5a75ae81ef2a #3f9c2b]]
         ...
@@ -26,10 +31,18 @@ def quoted(text: str, label: str, limit: int) -> str:
       label: what it is, e.g. "parent 5a75ae81ef2a"; letters, digits, spaces and ".:_-" are kept of it.
       limit: characters of the text itself, the line that says what was cut not counted.
     """
-    shown = cut(_TURNS.sub(lambda mark: f"{mark[0][0]} {mark[0][1:]}", cleaned(text)), limit)
+    shown = cut(disarmed(text), limit)
     label = " ".join("".join(c if c.isalnum() or c in ".:_-" else " " for c in cleaned(label)).split())
     name = _name(shown)
     return f"[[begin {label} #{name}]]\n{shown}\n[[end {label} #{name}]]"
+
+
+def disarmed(text: str) -> str:
+    """`cleaned` text in which what a chat template would read as the end of a turn is broken up.
+
+    `<|im_end|>` becomes `< |im_end| >`, `[INST]` becomes `[ INST]`.
+    """
+    return _TURNS.sub(lambda mark: f"{mark[0][0]} {mark[0][1:]}", cleaned(text))
 
 
 def cleaned(text: str) -> str:

@@ -16,7 +16,10 @@ from nas.settings import LlmSettings, MetaSettings
 FIRST_PROMPT = "researcher-0"
 _FAILURES = 3  # proposals in a row without a usable answer, after which a model is set aside
 _REST = 4  # for so many proposals of others per failure
-_HOPELESS = {"authentication": "the endpoint refuses the key", "not found": "the endpoint has no such model"}
+_HOPELESS = {
+    "authentication": "the endpoint refuses the key",
+    "not found": "the endpoint has no such model, or llm.base_url is not its root, which often ends in /v1",
+}
 
 
 class Standing:

@@ -23,6 +23,7 @@ ROLES = ("researcher", "engineer", "analyst", "judge", "editor")
 AGAIN = "again"
 GROUND_RULES = "ground_rules"
 _DIVIDER = re.compile(r"^=== user ===[ \t]*$", re.MULTILINE)
+_SYSTEM_LETTERS = 20_000  # of a variant with its placeholders filled in; it may have 12,000 of its own
 _PLACEHOLDER = re.compile(r"\{\{\s*([a-z_]+)(?:\.([a-z_]+))?\s*\}\}")
 
 Message = Mapping[str, str]
@@ -128,12 +129,14 @@ class Templates:
         Args:
           values: as in `VALUES`, those of "everyone" included.
           system: a variant of the system text. It is text, not a template: only plain placeholders such as
-            `{{ limits.width }}` are filled in, and the ground rules are put at its end where it has no place for them.
+            `{{ limits.width }}` are filled in, each at its first place and with nothing at others, and the ground
+            rules are put at its end where it has no place for them. A variant that comes out longer than 20,000
+            characters is passed over for the role's own file.
         """
         values = {**values, GROUND_RULES: self._parts[GROUND_RULES][0].render(values).strip()}
         texts = [part.render(values).strip() for part in self._parts[role]]
-        if system is not None:
-            texts[0] = _filled(system, values).strip()
+        if system is not None and len(variant := _filled(system, values).strip()) <= _SYSTEM_LETTERS:
+            texts[0] = variant
         roles = ("system", "user")[-len(texts) :]
         return tuple({"role": who, "content": text} for who, text in zip(roles, texts, strict=True))
 
@@ -175,11 +178,20 @@ class Templates:
 
 
 def _filled(text: str, values: Mapping[str, Any]) -> str:
+    """A variant with the value of each placeholder once: a page of placeholders would fill a thousand pages."""
+    filled: set[tuple[str, str | None]] = set()
+
     def value(match: re.Match[str]) -> str:
+        name = match[1], match[2]
         found = values.get(match[1])
         if match[2] is not None:
             found = found.get(match[2]) if isinstance(found, Mapping) else None
-        return str(found) if isinstance(found, str | int | float) else match[0]
+        if not isinstance(found, str | int | float):
+            return match[0]
+        if name in filled:
+            return ""
+        filled.add(name)
+        return str(found)
 
     places = {match[1] for match in _PLACEHOLDER.finditer(text)}
     missing = "" if GROUND_RULES in places else f"\n\n{values[GROUND_RULES]}"

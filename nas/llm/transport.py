@@ -9,7 +9,7 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -18,13 +18,17 @@ import httpx2
 import openai
 from openai.types.chat import ChatCompletion
 
+from nas.errors import UserError
 from nas.llm.outcomes import Answer, Failure, reason, redacted
 
 _CONNECT_SECONDS = 10.0
 _LONGEST_WAIT = 60.0  # seconds of a Retry-After that are honoured
+_FRAMED = 2  # bytes that come in for one byte of the answer: room for its head, and for chunks of a few bytes
 _MOST_TOKENS = 10**9  # no count of tokens in one answer: a server that says so counts something else
 _STATUS = {401: "authentication", 403: "authentication", 404: "not found", 408: "server", 429: "rate limit"}
+_UNADDRESSED = (httpx2.InvalidURL, ImportError, OSError, ValueError)  # ImportError: a SOCKS proxy needs a package
 _UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.WriteError, httpx2.WriteTimeout, httpx2.ProxyError)
+_TOO_LARGE = Failure("too large", "more than llm.max_tokens can be", charged=True)
 
 
 class Transport:
@@ -33,6 +37,9 @@ class Transport:
     Args:
       key: in no reason, text or log that comes of it.
       timeout_seconds: of one request, from connecting to the last byte of its answer.
+
+    Raises:
+      UserError: in one sentence, if the address, or a proxy or certificates of the environment, can't be used.
     """
 
     def __init__(self, base_url: str, key: str, timeout_seconds: float):
@@ -44,13 +51,22 @@ class Transport:
         self._mine = threading.local()  # `line`: of the request that this thread makes
         for name in ("openai", "httpx2", "httpcore2"):  # at DEBUG they write what servers send
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-        self._api = openai.OpenAI(
-            api_key=key,
+        try:
+            self._api = self._library(base_url)
+        except _UNADDRESSED as error:
+            raise UserError(
+                f"the endpoint can't be addressed: {self._reason(str(error))} "
+                f"(see llm.base_url, and what the environment says of proxies and certificates)"
+            ) from None
+
+    def _library(self, base_url: str) -> openai.OpenAI:
+        return openai.OpenAI(
+            api_key=self._key,
             base_url=base_url,
             max_retries=0,
             default_headers={"Accept-Encoding": "identity"},  # what is packed can be far larger than what is read
             http_client=httpx2.Client(
-                timeout=httpx2.Timeout(timeout_seconds, connect=min(timeout_seconds, _CONNECT_SECONDS)),
+                timeout=httpx2.Timeout(self._timeout_seconds, connect=min(self._timeout_seconds, _CONNECT_SECONDS)),
                 limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
                 follow_redirects=False,  # prompts go where the person said, and nowhere else
                 event_hooks={"request": [self._watch], "response": [self._limit]},
@@ -65,7 +81,7 @@ class Transport:
             try:
                 completion = self._api.chat.completions.create(**body, extra_body=dict(extra_body))
             except Exception as error:  # a server can bring any parser to any exception
-                return line.failure or self._failure(error)
+                return line.failure or (self._failure(error) if line.watched else self._unsendable(error))
             return self._answer(completion)
 
     def close(self) -> None:
@@ -96,6 +112,7 @@ class Transport:
                 self._lines.discard(line)
 
     def _watch(self, request: httpx2.Request) -> None:
+        self._mine.line.watched = True
         request.extensions = {**request.extensions, "trace": self._mine.line.trace}
 
     def _limit(self, response: httpx2.Response) -> None:
@@ -103,6 +120,12 @@ class Transport:
             self._mine.line.cut(Failure("broken", "a packed answer, which was not asked for", charged=True))
         assert isinstance(response.stream, httpx2.SyncByteStream)
         response.stream = _Limited(response.stream, self._mine.line)
+        response.encoding = "utf-8"  # else a server names the codec, `bz2` for one, which undoes the limit
+
+    def _unsendable(self, error: Exception) -> Failure:
+        """A body that there is no JSON of: half a surrogate pair has none in UTF-8, say."""
+        cause = error.__cause__ or error
+        return Failure("refused", self._reason(f"the request can't be written: {type(cause).__name__}: {cause}"))
 
     def _failure(self, error: Exception) -> Failure:
         cause = error.__cause__ or error
@@ -132,7 +155,7 @@ class Transport:
             return Failure("broken", self._reason(f"not a chat.completion: {completion}"), charged=True)
         usage = getattr(completion, "usage", None)
         tokens_in = _count(getattr(usage, "prompt_tokens", None))
-        tokens_out = _count(getattr(usage, "completion_tokens", None))
+        tokens_out = _count(getattr(usage, "completion_tokens", None), least=0)
         try:
             choice = completion.choices[0]
             content, finish = choice.message.content, self._reason(str(choice.finish_reason))[:40]
@@ -146,7 +169,7 @@ class Transport:
         if not content or not content.strip():
             return Failure("empty", f"no text; finish: {finish}", True, tokens_in=tokens_in, tokens_out=tokens_out)
         whole = content.encode(errors="replace").decode()  # half a surrogate pair is no text to anyone after this
-        return Answer(redacted(whole, self._key), finish, tokens_in, tokens_out)
+        return Answer(redacted(whole, self._key), finish, tokens_in, tokens_out or None)  # text is of some tokens
 
     def _reason(self, text: str) -> str:
         return reason(text, self._key)
@@ -157,19 +180,33 @@ class _Line:
 
     def __init__(self, limit: int):
         self.left = limit
+        self._framed_left = _FRAMED * limit
         self.failure: Failure | None = None
+        self.watched = False  # the request is written, and on its way
         self._socket: socket.socket | None = None
         self._lock = threading.Lock()
 
     def trace(self, name: str, info: Mapping[str, Any]) -> None:
         """Told of each step by the library; a connection made (and once more when it is encrypted) is a stream."""
-        opened = getattr(info.get("return_value"), "get_extra_info", None)
-        if opened is None:
+        stream: Any = info.get("return_value")
+        if not hasattr(stream, "get_extra_info"):
             return
+        # The library tells nobody of what comes before the answer, "103 Early Hints" without end for one.
+        stream.read = self._counting(stream.read)
         with self._lock:
-            self._socket = opened("socket")
+            self._socket = stream.get_extra_info("socket")
             if self.failure is not None:
                 self._shut()
+
+    def _counting(self, read: Callable[..., bytes]) -> Callable[..., bytes]:
+        def counted(*args: Any, **options: Any) -> bytes:
+            piece = read(*args, **options)
+            self._framed_left -= len(piece)
+            if self._framed_left < 0:
+                self.cut(_TOO_LARGE)
+            return piece
+
+        return counted
 
     def cut(self, failure: Failure) -> None:
         """Ends the request for this reason, unless it was ended for another."""
@@ -194,7 +231,7 @@ class _Limited(httpx2.SyncByteStream):
         for piece in self._stream:
             self._line.left -= len(piece)
             if self._line.left < 0:
-                self._line.cut(Failure("too large", "more than llm.max_tokens can be", charged=True))
+                self._line.cut(_TOO_LARGE)
             if self._line.failure is not None:
                 raise httpx2.ReadError(self._line.failure.reason)
             yield piece
@@ -203,9 +240,9 @@ class _Limited(httpx2.SyncByteStream):
         self._stream.close()
 
 
-def _count(value: object) -> int | None:
-    """A server's count of tokens, if it is one."""
-    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
+def _count(value: object, least: int = 1) -> int | None:
+    """A server's count of tokens, if it is one: some count nothing, and say 0."""
+    return value if type(value) is int and least <= value <= _MOST_TOKENS else None
 
 
 def _retry_after(value: str) -> float:
