@@ -84,16 +84,16 @@ class Background:
             self._take_draw(event)
         elif kind == "no_proposal" and event["work"] in self._works:
             if self._works[event["work"]].request.repair:
-                self._forget(event["work"])  # nobody takes it over
+                self.forget(event["work"])  # nobody takes it over
             else:
                 self._made[event["work"]] = None
         elif kind == "ask" and event.get("work"):
-            self._forget(event["work"])
+            self.forget(event["work"])
         elif kind == "trial":
             self._told += 1
             if event["purpose"] == "search" and self.proposer.repairable(trial := trial_from_json(event)):
                 self._repairs[trial.id] = trial
-            if side := self.proposer.side_job():
+            if side := self.proposer.side_job(event):
                 self._begin(*side)
         elif kind == "prompt" or (kind == "no_proposal" and event["work"] in self._jobs):
             self._jobs.pop(event["work"], None)
@@ -116,7 +116,8 @@ class Background:
         self._works[work] = Work(work, request, event["weights"], event["in_flight"], self._told)
         self._begin(work, self.proposer.job(work, request, event["plan"], self._archive))
 
-    def _forget(self, work: str) -> None:
+    def forget(self, work: str) -> None:
+        """Gives up a proposal."""
         for known in (self._works, self._made, self._jobs):
             known.pop(work, None)  # type: ignore[attr-defined]
 
@@ -141,11 +142,12 @@ class Background:
     def finish(self, work: str, result: Any) -> None:
         """Takes what a job returned or raised: a `Proposal`, an analysis event, or an exception."""
         began = self._begun.pop(work, None)
+        if work.startswith("p") and work not in self._works:
+            return  # it was given up
         if isinstance(result, Proposal):
             if began is not None:
                 self.pace.made(self._clock() - began)
-            if work in self._works:
-                self._made[work] = result
+            self._made[work] = result
         elif isinstance(result, UserError):
             self.failure = result
         elif isinstance(result, BaseException) and not isinstance(result, Interrupted):
@@ -210,15 +212,27 @@ class Background:
             "plan": self.proposer.plan(request, self._archive),
         }
 
-    def made(self, wanted: str | None = None) -> tuple[Work, Proposal | None] | None:
+    def made(self, wanted: str | None = None, only_repairs: bool = False) -> tuple[Work, Proposal | None] | None:
         """The first proposal that is ready, or that of the work `wanted`; None if there is none.
 
         With it comes what was made, or None where nothing came of the work.
         """
-        for work, proposal in self._made.items():
-            if wanted in (None, work):
-                return self._works[work], proposal
+        for name, proposal in self._made.items():
+            work = self._works[name]
+            if wanted in (None, name) and (work.request.repair or not only_repairs):
+                return work, proposal
         return None
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a proposal is being made, or more can be asked for."""
+        return len(self._works) > len(self._made) or self.proposer.away() is None
+
+    def give_up_repairs(self, reason: str) -> None:
+        """Waits no longer for candidates to be mended."""
+        self._repairs.clear()
+        for work in [work.name for work in self._works.values() if work.request.repair]:
+            self._write({"event": "no_proposal", "work": work, "cause": "patience", "reason": reason})
 
     # analyses
 

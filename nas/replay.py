@@ -2,7 +2,9 @@
 
 What a search does depends on its settings, on the outcomes of its trials, and on what came from a proposer and when.
 The first two happen again by themselves; the record of the third is followed here. So with one worker the new journal
-is the old one but for clocks; with several, trials end in another order, and the proposals are the same.
+is the old one but for clocks. With several, trials may end in another order: then it goes on for as long as the
+proposals are the recorded ones all the same. What a person changed on a resume (a cap, the number of trials) is not
+followed: there the replay departs from such a record, and says so.
 """
 
 from collections import defaultdict, deque
@@ -55,13 +57,13 @@ class Script:
         if event["event"] == "trial":  # a scheduler may have stopped it earlier
             for position, other in enumerate(self._events):
                 self._seen[position] |= other["event"] == "rung" and other["trial"] == event["id"]
-        if event["event"] not in (*_ENGINE, "draw", "notice"):
+        if event["event"] not in (*_ENGINE, "draw", "notice") and event.get("cause") != "patience":
             self._told[_work(event)] += 1
 
     def next_event(self) -> Event | None:
         """What the background tells next; None if a trial, or a worker, has to come first. A draw is only announced."""
         while (event := self._next()) and event["event"] not in _ENGINE:
-            if event["event"] in ("draw", "notice"):
+            if event["event"] in ("draw", "notice") or event.get("cause") == "patience":
                 return {name: value for name, value in event.items() if name != "time"}
             if kept := self._kept[_work(event)]:
                 return kept.popleft()
@@ -133,11 +135,16 @@ def _in_words(event: Event) -> str:
 
 
 def difference(recorded: Iterable[Event], replayed: Iterable[Event]) -> str | None:
-    """Where two journals differ in anything but clocks, and in what a replay may choose; None if nowhere."""
+    """Where two journals differ in anything but clocks, and in what a replay may choose; None if nowhere.
+
+    Of a record that was killed, and so has no end, as far as it goes.
+    """
     ours, theirs = (
         [_bare(event) for event in events if event["event"] not in ("resume", "review")]
         for events in (replayed, recorded)
     )
+    if theirs and theirs[-1]["event"] != "end":
+        ours = ours[: len(theirs)]
     for number, (mine, other) in enumerate(zip(ours, theirs, strict=False), 1):
         if mine != other:
             names = [name for name in {**mine, **other} if mine.get(name) != other.get(name)]

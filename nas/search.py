@@ -239,7 +239,7 @@ class Search:
             if operator.parents <= parents and misses.count(name) < _DRAWS
         ]
         if not possible or self._copies >= _COPIES_IN_A_ROW:
-            if self.in_flight:  # what they find may be a parent of something new
+            if self.in_flight or self._team_at_work:  # what they find may be a parent of something new
                 return None
             if possible:
                 self._proposals_ended = f"nothing new in {_COPIES_IN_A_ROW} proposals in a row"
@@ -270,24 +270,41 @@ class Search:
         background = self._background
         assert background is not None
         wanted = self._script.next_work() if self._script else None
-        if made := background.made(wanted):
+        if self._script and wanted is None:
+            return self._draw(misses)
+        only_repairs = self._proposals_left <= 0
+        while made := background.made(wanted, only_repairs):
             work, proposal = made
             if proposal:
                 return _Draw(work.request, work.weights, work.in_flight, work, proposal)
             due = self._draw(misses)
-            return replace(due, work=work) if isinstance(due, _Draw) else due
-        if self._script:
-            return None if wanted else self._draw(misses)
-        if self._proposals_left <= 0:
-            return None  # a repair is being made
+            if due is not None:
+                return replace(due, work=work) if isinstance(due, _Draw) else due
+            if self._script:
+                return None
+            background.forget(work.name)  # the grammar has nothing in its place
+        if self._script or self._patient():
+            return None
+        if only_repairs:
+            background.give_up_repairs(f"it was not ready in {self.settings.llm.patience_seconds:g} seconds")
+            return self._due(misses)
+        return self._draw(misses)
+
+    @property
+    def _team_at_work(self) -> bool:
+        """Whether there may be proposals yet that are not the grammar's."""
+        return self._background is not None and not self._script and self._background.at_work
+
+    def _patient(self) -> bool:
+        """Whether an idle worker waits for what is being made."""
+        assert self._background is not None
         now = self._clock()
         self._waiting_since = now if self._waiting_since is None else self._waiting_since
-        patient = now - self._waiting_since < self.settings.llm.patience_seconds
-        return None if background.outstanding and patient else self._draw(misses)
+        return self._background.outstanding > 0 and (now - self._waiting_since < self.settings.llm.patience_seconds)
 
     def _advance(self) -> None:
         """Has as many proposals made as there should be; in a replay, those that the record has next."""
-        if self._background is None or self.end_reason is not None:
+        if self._background is None or self._closed or self.end_reason is not None:
             return
         self._background.go_live()
         if self._script:
@@ -306,7 +323,10 @@ class Search:
             return background.outstanding < settings.ahead
         if any((candidate.id, seed) not in self._compared for candidate, seed, _ in self._comparisons()):
             return False  # the baselines first: they are who a proposal is made of
-        return background.outstanding < min(background.pace.depth(), self._proposals_left)
+        most = min(background.pace.depth(), self._proposals_left)
+        if self.settings.budget.trials is not None:
+            most = min(most, self.settings.budget.trials - self._asked)
+        return background.outstanding < most
 
     def _draw_ahead(self) -> Event:
         """The event that begins a proposal: the repair of a candidate, or else a new idea."""
@@ -347,9 +367,12 @@ class Search:
         """A job of the background has ended. From its own thread."""
         with self._lock:
             assert self._background is not None
-            self._background.finish(work, result)
-            if not self._script:
-                self._advance()
+            try:
+                self._background.finish(work, result)
+                if not self._script:
+                    self._advance()
+            except Exception as error:  # nobody looks at what this thread raises; whoever asks next is told
+                self._background.failure = error
 
     def close(self) -> None:
         """Ends what is being made in the background. What no analysis said by then, rules do."""

@@ -15,7 +15,7 @@ Event = Mapping[str, Any]
 FAILURES = frozenset(
     {
         *("rate limit", "server", "timeout", "connection", "broken"),
-        *("too large", "empty", "authentication", "not found", "refused"),
+        *("too large", "empty", "authentication", "not found", "refused", "stopped"),
     }
 )
 UNUSABLE = frozenset({"json", "schema", "diff", "python", "copy", "near copy"})
@@ -81,7 +81,8 @@ class Tally:
         """Who wrote the candidate of an `ask` event: the model of its work, or else its proposer's name."""
         candidate = ask.get("candidate")
         proposer = candidate.get("proposer") if isinstance(candidate, Mapping) else None
-        return self.models.get(_text(ask.get("work"))) or _text(proposer)
+        model = self.models.get(_text(ask.get("work"))) if proposer == "llm" else None  # the grammar stands in
+        return model or _text(proposer)
 
     def words(self) -> str:
         """What the calls came to, in one line: "41 calls, 1 failed (1 timeout), 120k tokens, $0.31"."""

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from endpoint import Endpoint, Reply, Request, hang, status, text
-from fakes import FakeSpace, Worker, make_settings, outcome_of
+from fakes import Barren, FakeSpace, Worker, make_settings, outcome_of
 from team import Team, role_of
 
-from nas.journal import Event
+from nas.journal import Event, JournalError
 from nas.knowledge import Knowledge, Note
 from nas.llm.client import Client
 from nas.llm.recorded import Recorded
@@ -24,7 +24,7 @@ from nas.llm.templates import Templates
 from nas.proposers.llm import LlmProposer
 from nas.replay import Script, difference
 from nas.search import Assignment, Search
-from nas.settings import LlmSettings, ModelPrice, ProposerSettings, Settings
+from nas.settings import BudgetSettings, LlmSettings, ModelPrice, ProposerSettings, Settings
 from nas.types import Crashed, Outcome, Rejected
 
 KEY = "sk-secret-0123456789"
@@ -187,6 +187,50 @@ def test_a_recorded_search_is_replayed_to_the_same_journal(workers: int) -> None
     asked = lambda events: [e["candidate"]["id"] for e in events if e["event"] == "ask"]  # noqa: E731
     assert asked(again.events) == asked(record)
     assert paid_for(again.events) == paid_for(record), "the prompts are the same too"
+
+
+class Flawed(Team):
+    """A team some of whose answers fail or are of no use, by their number."""
+
+    def __call__(self, request: Request, number: int) -> Reply:
+        faults = {3: status(500), 5: text("what?"), 8: status(429, {"Retry-After": "0"}), 11: text(json.dumps({}))}
+        return faults.get(number % 14) or super().__call__(request, number)
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "faults": {},
+    "judge": {"judge": True},
+    "cap": {"max_calls": 11, "retries": 2},
+    "evolution": {"evolve_prompts": True, "analyst": False},
+    "no patience": {"patience_seconds": 0.001},
+}
+
+
+@pytest.mark.parametrize("llm", OPTIONS.values(), ids=OPTIONS)
+def test_whatever_happens_it_is_resumed_and_replayed(llm: dict[str, Any]) -> None:
+    trials = 30 if "evolve_prompts" in llm else 9
+    team = lambda: Flawed(write, broken=4, spoil=spoil, mend=mend)  # noqa: E731
+    with searching(team(), trials=trials, **llm) as (running, _):
+        record = running.run().events
+    settings = running.search.settings
+    again = Running(settings, record=record).run()
+    assert difference(record, again.events) is None
+    with Endpoint(team()) as endpoint:
+        for cut in range(2, len(record), max(3, len(record) // 25)):
+            there = replace(settings, llm=replace(settings.llm, base_url=endpoint.base_url))
+            resumed = Running(there, record[:cut]).run(2)
+            events = resumed.events
+            assert resumed.search.end_reason == "trials", cut
+            for told in (paid_for(events), names_of(events, "trial", "id"), names_of(events, "draw", "work")):
+                assert len(told) == len(set(told)), cut
+            for told in (names_of(events, "opinion", "work"), names_of(events, "prompt", "name")):
+                assert len(told) == len(set(told)), cut
+            ideas = [event for event in resumed.proposed() if event["own_idea"] and not event["duplicate"]]
+            assert len(ideas) == trials, cut
+
+
+def names_of(events: Sequence[Event], kind: str, name: str) -> list[Any]:
+    return [event[name] for event in events if event["event"] == kind]
 
 
 def test_a_replay_goes_on_after_a_kill(recorded: list[Event]) -> None:
@@ -417,3 +461,53 @@ def test_a_journal_of_before_there_were_teams_goes_on() -> None:
     resumed = Search(running.search.settings, FakeSpace(), running._record)
     resumed.replay(older)
     assert len(resumed.trials) == 6 and resumed.ask() is not None
+
+
+# How it ends
+
+
+def test_what_a_job_can_not_write_is_told_to_whoever_asks_next() -> None:
+    with searching(lambda request, number: text("what?"), trials=3, attempts=1) as (running, _):
+
+        def full(event: Event) -> None:
+            if event["event"] == "no_proposal":
+                raise JournalError("the journal can't be written: no space left on device")
+            running.events.append(event)
+
+        running.search._journal = full
+        with pytest.raises(JournalError, match="no space left"):
+            running.run()
+
+
+def test_an_engineer_that_hangs_does_not_hold_up_the_end() -> None:
+    team = Team(write, broken=2, spoil=spoil, mend=mend)
+
+    def answer(request: Request, number: int) -> Reply:
+        return hang(30) if role_of(request) == "repair" else team(request, number)
+
+    with searching(answer, trials=4, patience_seconds=0.1, timeout_seconds=30, concurrency=4) as (running, _):
+        began = time.monotonic()
+        running.run()
+        assert time.monotonic() - began < 10
+    assert running.search.end_reason == "trials"
+    assert "patience" in {event["cause"] for event in running.of("no_proposal")}
+    assert any(event["purpose"] == "confirm" for event in running.of("ask"))
+    again = Running(running.search.settings, record=running.events).run()
+    assert again.search.end_reason == "trials"
+
+
+def test_a_grammar_with_nothing_to_change_ends_no_search_of_a_team() -> None:
+    team = Team(write)
+    answer = lambda request, number: text("what?") if number in (4, 5, 6) else team(request, number)  # noqa: E731
+    with searching(answer, trials=12, analyst=False, concurrency=1) as (running, _):
+        running.search._proposer._space = Barren()  # type: ignore[attr-defined]
+        running.run()
+    assert proposers(running) == {"llm": 12} and running.of("no_proposal")
+
+
+def test_nothing_is_asked_for_that_the_budget_leaves_no_trial_for() -> None:
+    with Endpoint(Team(write)) as endpoint:
+        settings = llm_settings(endpoint.base_url, 40, analyst=False)
+        running = Running(replace(settings, budget=BudgetSettings(trials=9))).run(2)
+    assert running.search.end_reason == "budget.trials=9"
+    assert len(running.of("draw")) == len(running.proposed())

@@ -85,10 +85,17 @@ def search(settings: Settings, overrides: Sequence[str] = ()) -> int:
         )
     if record and record.events[0]["corpus"]["sha256"] != corpus.sha256:
         raise CorpusError(f"the corpus is no longer that of {record.name}: its search can't be replayed on it")
-    return _run(_with_whole_paths(settings), going_on or _new_folder(settings), space, corpus, record)
+    return _run(_with_whole_paths(settings), going_on or _new_folder(settings), space, corpus, record, overrides)
 
 
-def _run(settings: Settings, folder: Folder, space: SearchSpace, corpus: Corpus, replay: Record | None) -> int:
+def _run(
+    settings: Settings,
+    folder: Folder,
+    space: SearchSpace,
+    corpus: Corpus,
+    replay: Record | None,
+    overrides: Sequence[str],
+) -> int:
     from nas.execution import tune  # Ray takes a second to import: errors above should not wait for it
 
     key = proposing.key_of(settings)
@@ -135,7 +142,8 @@ def _run(settings: Settings, folder: Folder, space: SearchSpace, corpus: Corpus,
         )
         stack.callback(searched.close)
         searched.replay(events)
-        searched.note({"event": "resume"} if events else _first_event(settings, proposer, folder, corpus))
+        resumed = {"event": "resume", "overrides": list(overrides)}
+        searched.note(resumed if events else _first_event(settings, proposer, folder, corpus))
         console.print(_opening(settings, folder, corpus, resumed=bool(events)), markup=False, soft_wrap=True)
 
         def spec(assignment: Assignment) -> TrialSpec:
@@ -144,11 +152,12 @@ def _run(settings: Settings, folder: Folder, space: SearchSpace, corpus: Corpus,
         try:
             with _interruptible(searched, console):
                 tune.run(searched, spec, sorted(space.allowed_imports), _earlier_rungs(events), folder.path / "ray.log")
+                searched.close()  # what is still being written about its trials is told before its end
         except BaseException as error:
+            searched.close()
             with contextlib.suppress(journals.JournalError):
                 record({"event": "end", "reason": f"{type(error).__name__}: {error}", "best": None, "summary": ""})
             raise
-        searched.close()  # what is still being written about its trials is told before its end
         summary = summarize(searched, llm=tally)
         _store_best(folder, summary)
         best = summary.best.id if summary.best else None

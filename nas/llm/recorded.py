@@ -37,7 +37,7 @@ class Recorded:
 
         Raises:
           Unavailable: if the call failed.
-          CapReached: if a cap had left no room for it.
+          CapReached: if a cap had left no room for it, or for another attempt.
           Stopped: if the record ends before it.
         """
         prompt, _ = prompt_of(call, self._settings)
@@ -45,7 +45,7 @@ class Recorded:
         for event in self._calls[call.work, call.number]:
             last = {name: value for name, value in event.items() if name != "time"}
             self._note({**last, "prompt": prompt})
-        if last is None:
+        if last is None or last.get("again"):
             if call.work in self._ended:
                 raise CapReached(self._ended[call.work].removesuffix(" is reached"))
             raise Stopped

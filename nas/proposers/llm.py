@@ -86,6 +86,7 @@ class LlmProposer:
         self._repairs: Counter[str] = Counter()  # trial -> times that its idea was mended
         self._mended: dict[str, str] = {}  # work -> trial whose candidate it mends
         self._unusable: set[tuple[str, int]] = set()  # (work, call) whose answer was told to be unusable
+        self._judged: set[str] = set()  # works of which the judge's opinion was told
         self._counts: Counter[str] = Counter()  # for the editor
         self._reasons: list[str] = []
 
@@ -103,6 +104,8 @@ class LlmProposer:
         elif kind == "unusable":
             self._unusable.add((event["work"], event["call"]))
             self._counts["unusable answers"] += 1
+        elif kind == "opinion":
+            self._judged.add(event["work"])
         elif kind == "analysis":
             self._lessons.take(event)
         elif kind == "trial" and event["purpose"] == "search":
@@ -276,12 +279,14 @@ class LlmProposer:
 
         return lambda: _explained(analyse)
 
-    def side_job(self) -> tuple[str, Job] | None:
-        trials, number = self._counts["trials"], len(self._standing.variants)
-        due = self._settings.llm.evolve_prompts and trials and trials % _EVOLVE_EVERY == 0 and number < _VARIANTS
+    def side_job(self, event: Event) -> tuple[str, Job] | None:
+        """The editor's, after so many trials of the team's."""
+        number, rest = divmod(self._counts["trials"], _EVOLVE_EVERY)
+        ours = event["purpose"] == "search" and event["candidate"]["proposer"] == NAME
+        due = self._settings.llm.evolve_prompts and ours and rest == 0 and number <= _VARIANTS
         if not due or self.away() is not None:
             return None
-        work, name, parent = f"e{trials:04d}", f"researcher-{number + 1}", self._standing.best_prompt()
+        work, name, parent = f"e{number:04d}", f"researcher-{number}", self._standing.best_prompt()
         model = self._standing.usable()[0]
         values = {
             **self._common(None),
@@ -349,7 +354,8 @@ class LlmProposer:
         except Unusable as problem:
             self._tell_unusable(work, number, "judge", model, problem)
             return
-        self._note({"event": "opinion", "work": work, "model": model, **opinion.model_dump()})
+        if work not in self._judged:  # a resumed search comes by here again
+            self._note({"event": "opinion", "work": work, "model": model, **opinion.model_dump()})
 
     def _refuse_copies(self, source: str, known: Mapping[str, str], alike: set[str]) -> None:
         """Raises Unusable for what was tried before, but for its looks, its names or its constants.

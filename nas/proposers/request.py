@@ -116,8 +116,8 @@ class AheadProposer(Protocol):
         """What makes an analysis event of a finished trial; None where the one by rules, `rules`, is all there is."""
         ...
 
-    def side_job(self) -> tuple[str, Job] | None:
-        """(work, job) of something else that is due after a trial: what makes an event of it. None for nothing."""
+    def side_job(self, event: Event) -> tuple[str, Job] | None:
+        """(work, job) of something else that is due after a trial's event, to make an event of; None for nothing."""
         ...
 
     def close(self) -> None:
