@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
 
-from nas import lessons, tripwires
+from nas import tripwires
 from nas.ahead import Pace, Stage, Threads
+from nas.analyses import Analyses
 from nas.archive import Archive
 from nas.background import Background, Work
 from nas.errors import UserError
@@ -51,7 +52,6 @@ from nas.types import (
 _COPIES_IN_A_ROW = 200  # after so many, with nothing trained between them, the proposer is taken to have nothing new
 _DRAWS = 3  # of parents, in which an operator finds nothing to change before it is left out of a proposal
 _NOBODY: Mapping[str, int] = MappingProxyType({})
-_SIBLINGS = 20  # that an analysis looks at
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Search:
         window = settings.tripwire.collapse_window
         self._last_families: deque[str] = deque(maxlen=window)  # of trained candidates
         self._last_operators: deque[str] = deque(maxlen=window)  # of proposals
-        self._siblings: dict[tuple[str, str], deque[Trial]] = {}  # (parent, operator) -> its last children
+        self._analyses = Analyses(space, self.archive, settings.train.steps)
         self._unanalysed: dict[str, Event] = {}  # trial -> what rules say of it, until the journal has it
         self._collapsed = False  # since the last notice
 
@@ -513,17 +513,8 @@ class Search:
 
     def _analyse(self, trial: Trial, gain: float | None) -> None:
         """Has it looked at what a proposal came to: by the proposer, else by rules."""
-        if trial.purpose != "search" or not trial.cost.total_seconds:  # a copy never reached a worker
-            return
-        parents = [known for parent in trial.candidate.parents if (known := self.archive.trial_of(parent))]
-        family = (parents[0].candidate.id if parents else "", trial.candidate.operator)
-        siblings = self._siblings.setdefault(family, deque(maxlen=_SIBLINGS))
-        before = self._space.describe(parents[0].candidate.source) if parents else {}
-        change = lessons.change_of(before, self._space.describe(trial.candidate.source), trial.candidate.operator)
-        noise = self.archive.noise(self.settings.train.steps)
-        said = {"event": "analysis", **lessons.analyse(trial, parents, list(siblings), gain, noise, change)}
-        siblings.append(trial)
-        if not (self._background and self._proposing and self._background.analyse(trial, said)):
+        said = self._analyses.of(trial, gain)
+        if said and not (self._background and self._proposing and self._background.analyse(trial, said)):
             self._unanalysed[trial.id] = said
 
     def _write_analyses(self) -> None:

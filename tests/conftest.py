@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from common import SPACE
@@ -25,13 +26,25 @@ def box() -> Iterator[Box]:
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Text whose next byte can be learned in a few steps."""
     folder = tmp_path_factory.mktemp("text")
     for number in range(60):
         words = [f"line {line} of file {number}: the state keeps what the keys wrote\n" for line in range(200)]
         (folder / f"{number:02d}.txt").write_text("".join(words))
-    return prepare(CorpusSettings(kind="text", path=str(folder)), tmp_path_factory.mktemp("cache"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def text(text_folder: Path) -> list[str]:
+    """The same as overrides of a command line."""
+    return ["corpus=text", f"path={text_folder}"]
+
+
+@pytest.fixture(scope="session")
+def corpus(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """The same, prepared."""
+    return prepare(CorpusSettings(kind="text", path=str(text_folder)), tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

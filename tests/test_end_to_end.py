@@ -63,15 +63,6 @@ def candidates(folder):
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("text")
-    for number in range(60):
-        words = [f"line {line} of file {number}: the state keeps what the keys wrote\n" for line in range(200)]
-        (folder / f"{number:02d}.txt").write_text("".join(words))
-    return ["corpus=text", f"path={folder}"]
-
-
-@pytest.fixture(scope="module")
 def finished(tmp_path_factory, environment, text):
     """(folder, output) of one whole search with seed 1."""
     results = tmp_path_factory.mktemp("results")

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from common import SPACE
-from endpoint import Endpoint, Reply, Request, empty, enormous, half, hang, not_json, status, text
+from endpoint import Endpoint, Reply, Request, empty, enormous, half, hang, not_json, status
+from endpoint import text as says
 from llama import Llama, llama_server  # noqa: F401  (the fixture)
 from team import Team, role_of
 from test_end_to_end import TINY, candidates, events, nas
@@ -66,9 +67,9 @@ class Misbehaving(Team):
         answer = {"motivation": "m", "because": "b", "predicted_gain": 0.1, "edits": None, "source": None}
         self._faults: list[Reply] = [
             *(status(429, {"Retry-After": "0"}), status(500), hang(10), half(), not_json(), half(chunked=True)),
-            text(json.dumps({**answer, "edits": [edit]})),
-            *(text("{not json"), text(json.dumps({**answer, "source": "class TokenMixer(:"})), empty()),
-            *(text(json.dumps({**answer, "predicted_gain": None, "source": "x = 1"})), enormous(3_000_000)),
+            says(json.dumps({**answer, "edits": [edit]})),
+            *(says("{not json"), says(json.dumps({**answer, "source": "class TokenMixer(:"})), empty()),
+            *(says(json.dumps({**answer, "predicted_gain": None, "source": "x = 1"})), enormous(3_000_000)),
         ]
         self.sent = self._asked = 0
 
@@ -84,23 +85,14 @@ class Misbehaving(Team):
 
 
 @pytest.fixture(scope="module")
-def corpus_text(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    folder = tmp_path_factory.mktemp("text")
-    for number in range(60):
-        words = [f"line {line} of file {number}: the state keeps what the keys wrote\n" for line in range(200)]
-        (folder / f"{number:02d}.txt").write_text("".join(words))
-    return ["corpus=text", f"path={folder}"]
-
-
-@pytest.fixture(scope="module")
 def team_search(
-    tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], corpus_text: list[str]
+    tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], text: list[str]
 ) -> Iterator[tuple[Path, str, Misbehaving]]:
     """(folder, output, team) of a whole search by a team that misbehaves."""
     results, team = tmp_path_factory.mktemp("results"), Misbehaving()
     with Endpoint(team) as endpoint:
         run = nas(
-            *["search", *TINY, *corpus_text, *LLM, f"llm.base_url={endpoint.base_url}", "search.trials=7"],
+            *["search", *TINY, *text, *LLM, f"llm.base_url={endpoint.base_url}", "search.trials=7"],
             *["seed=1", "name=team", f"results_dir={results}", "search.confirm_seeds=0", "tripwire.least_leap=9"],
             environment={**environment, "NAS_TEST_KEY": KEY},
         )
@@ -123,7 +115,9 @@ def test_a_search_by_a_team_that_misbehaves(team_search: tuple[Path, str, Misbeh
     mended = [event for event in trained if not event["own_idea"]]
     assert mended, "what the gate rejected was mended, and trained"
     made = {event["work"]: event["plan"]["kind"] for event in of_kind(folder, "draw")}
-    assert {made[event["work"]] for event in trained if event["work"]} == {"diff", "rewrite", "crossover", "repair"}
+    assert set(made.values()) == {"diff", "rewrite", "crossover", "repair"}
+    assert {made[event["work"]] for event in trained if event["work"]} >= {"diff", "rewrite", "repair"}
+    assert "crossover" in {event["candidate"]["operator"] for event in trained}, "as it was written, or mended"
     assert team.sent >= 6
 
 
@@ -177,13 +171,13 @@ def test_its_record_is_replayed_to_the_same_journal(
 
 
 def test_garbage_of_a_real_model_becomes_no_candidate(
-    llama: Llama, tmp_path: Path, environment: dict[str, str], corpus_text: list[str]
+    llama: Llama, tmp_path: Path, environment: dict[str, str], text: list[str]
 ) -> None:
     run = nas(
         *[
             "search",
             *TINY,
-            *corpus_text,
+            *text,
             "proposer=llm",
             f"llm.base_url={llama.base_url}",
             f"llm.models=[{llama.model}]",
