@@ -142,8 +142,8 @@ def _run(
         )
         stack.callback(searched.close)
         searched.replay(events)
-        resumed = {"event": "resume", "overrides": list(overrides)}
-        searched.note(resumed if events else _first_event(settings, proposer, folder, corpus))
+        going_on = {"event": "resume", "overrides": list(overrides)}
+        searched.note(going_on if events else _first_event(settings, proposer, folder, corpus))
         console.print(_opening(settings, folder, corpus, resumed=bool(events)), markup=False, soft_wrap=True)
 
         def spec(assignment: Assignment) -> TrialSpec:

@@ -78,7 +78,8 @@ class Standing:
         work = self._work_of[event["id"]]
         plan, gain = self._plans[work], max(event["gain"] or 0.0, 0.0)
         self._models.update(plan["model"], gain / (self._dollars[work] + self._settings.trial_dollars))
-        self._prompts.update(plan["prompt"], gain)
+        if plan["prompt"]:  # a repair is not by the researcher's
+            self._prompts.update(plan["prompt"], gain)
         for note in plan["notes"]:
             self._shown[note] += 1
             self._helped[note] += gain > 0

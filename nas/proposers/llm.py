@@ -25,7 +25,7 @@ from nas.llm.answers import Unusable
 from nas.llm.client import Call, Stopped, Unavailable
 from nas.llm.similarity import Tokens, nearest, normal_tokens
 from nas.llm.spending import CapReached, Spending
-from nas.llm.standing import FIRST_PROMPT, Standing
+from nas.llm.standing import Standing
 from nas.llm.templates import AGAIN, Message, Templates
 from nas.proposers.request import Interrupted, Job, NoProposal, Proposal, Request
 from nas.settings import Settings
@@ -82,6 +82,7 @@ class LlmProposer:
         self._lessons = Lessons()
         self._tried: dict[str, str] = {}  # candidate id -> source
         self._tokens: dict[str, Tokens] = {}  # of those, as far as they were asked for
+        self._families: dict[str, str] = {}  # the same
         self._children: dict[str, list[dict[str, Any]]] = {}  # parent -> what its children came to, for an analyst
         self._repairs: Counter[str] = Counter()  # trial -> times that its idea was mended
         self._mended: dict[str, str] = {}  # work -> trial whose candidate it mends
@@ -148,32 +149,30 @@ class LlmProposer:
 
     def plan(self, request: Request, archive: Archive) -> Mapping[str, Any]:
         settings, rng = self._settings.llm, request.rng
+        model = self._standing.choose_model(rng)
+        if request.repair:  # the engineer is shown the message, and nothing that would lead elsewhere
+            return {"model": model, "kind": "repair", "inspirations": [], "notes": [], "lessons": [], "prompt": None}
         parents = list(request.parents)
         parts = self._space.describe(parents[0].source) if parents else {}
-        query = self._query(request, archive, parts)
-        credit = self._standing.note_credit()
+        notes = self._knowledge.search(self._query(request, archive), settings.notes, self._standing.note_credit())
         return {
-            "model": self._standing.choose_model(rng),
+            "model": model,
             "kind": self._kind(request, rng),
             "inspirations": self._inspirations(parents, archive),
-            "notes": [note.id for note in self._knowledge.search(query, settings.notes, credit)],
+            "notes": [note.id for note in notes],
             "lessons": self._lessons.for_operator(request.operator.name, parts, settings.lessons),
-            "prompt": FIRST_PROMPT if request.repair else self._standing.choose_prompt(rng),
+            "prompt": self._standing.choose_prompt(rng),
         }
 
     def _kind(self, request: Request, rng: random.Random) -> str:
-        if request.repair:
-            return "repair"
         if len(request.parents) > 1:
             return "crossover"
         return "rewrite" if rng.random() < self._settings.llm.rewrite else "diff"
 
-    def _query(self, request: Request, archive: Archive, parts: Mapping[str, str]) -> str:
+    def _query(self, request: Request, archive: Archive) -> str:
         """Words for the notes: the change to make, and what the parent is weak in."""
         words = [request.operator.name, request.operator.describe]
-        if request.repair:
-            words.append(_outcome_in_words(request.repair))
-        elif request.parents and (trial := archive.trial_of(request.parents[0].id)):
+        if request.parents and (trial := archive.trial_of(request.parents[0].id)):
             baselines = [other for other in archive.ranked() if other.purpose == "baseline"]
             words += lessons.weaknesses(trial, baselines)
             words += self._space.lacks(trial.candidate.source)
@@ -183,8 +182,8 @@ class LlmProposer:
         """[id, why] of others worth knowing: the best, the best of another family, and the latest."""
         known = {parent.id for parent in parents}
         ranked = [trial for trial in archive.possible_parents() if trial.candidate.id not in known]
-        families = {self._space.family(parent.source) for parent in parents}
-        diverse = (trial for trial in ranked if self._space.family(trial.candidate.source) not in families)
+        families = {self._family(parent) for parent in parents}
+        diverse = (trial for trial in ranked if self._family(trial.candidate) not in families)
         recent = sorted((trial for trial in ranked if trial.purpose == "search"), key=lambda trial: trial.id)
         found: dict[str, str] = {}
         for why, trial in (("best", next(iter(ranked), None)), ("diverse", next(diverse, None))):
@@ -193,6 +192,11 @@ class LlmProposer:
         for trial in reversed(recent):
             found.setdefault(trial.candidate.id, "recent")
         return [list(pair) for pair in list(found.items())[: self._settings.llm.inspirations]]
+
+    def _family(self, candidate: Candidate) -> str:
+        if candidate.id not in self._families:
+            self._families[candidate.id] = self._space.family(candidate.source)
+        return self._families[candidate.id]
 
     # jobs
 
@@ -482,7 +486,7 @@ class LlmProposer:
             "curve": sorted(curve_of(trial).items()),
             "bits_per_byte": bits,
             "certificate": certificate and {name: getattr(certificate, name) for name in _SHOWN},
-            "family": self._space.family(trial.candidate.source),
+            "family": self._family(trial.candidate),
         }
 
 
