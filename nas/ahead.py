@@ -75,7 +75,8 @@ class Pace:
         """Proposals that should be in the making or ready."""
         if self._making is None or self._interval is None:
             return min(_AT_FIRST, self._most)
-        return min(self._most, 1 + math.ceil(self._making / max(self._interval, 1e-3)))
+        ahead = self._making / max(self._interval, 1e-3)
+        return min(self._most, 1 + math.ceil(ahead - 1e-6))  # rounding is no reason for one more
 
 
 def _mean(known: float | None, value: float) -> float:

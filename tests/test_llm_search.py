@@ -11,12 +11,26 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from endpoint import Endpoint, Reply, Request, hang, status, text
+from endpoint import (
+    Endpoint,
+    Reply,
+    Request,
+    drip,
+    empty,
+    enormous,
+    half,
+    hang,
+    not_json,
+    sse_half,
+    status,
+    text,
+)
 from fakes import Barren, FakeSpace, Worker, make_settings, outcome_of
 from team import Team, role_of
 
 from nas.journal import Event, JournalError
 from nas.knowledge import Knowledge, Note
+from nas.live import Progress
 from nas.llm.client import Client
 from nas.llm.recorded import Recorded
 from nas.llm.spending import Spending
@@ -25,6 +39,7 @@ from nas.proposers.llm import LlmProposer
 from nas.replay import Script, difference
 from nas.search import Assignment, Search
 from nas.settings import BudgetSettings, LlmSettings, ModelPrice, ProposerSettings, Settings
+from nas.tally import Tally
 from nas.types import Crashed, Outcome, Rejected
 
 KEY = "sk-secret-0123456789"
@@ -305,6 +320,53 @@ def test_with_another_key_a_resumed_search_asks_again() -> None:
         settings = llm_settings(endpoint.base_url, 6)
         resumed = Running(settings, [event for event in running.events if event["event"] != "end"]).run()
         assert proposers(resumed)["llm"] >= 3
+
+
+def proposal(**changes: Any) -> Reply:
+    answer = {"motivation": "m", "because": "b", "predicted_gain": 0.1, "edits": None, "source": None, **changes}
+    return text(json.dumps(answer))
+
+
+FAULTS: dict[str, tuple[Reply, str, str]] = {  # reply, the event that tells of it, its kind
+    "429": (status(429, {"Retry-After": "0"}), "call_failed", "rate limit"),
+    "500": (status(500), "call_failed", "server"),
+    "a hang": (hang(30), "call_failed", "timeout"),
+    "a drip": (drip(30), "call_failed", "timeout"),
+    "half an answer": (half(), "call_failed", "broken"),
+    "half a chunked answer": (half(chunked=True), "call_failed", "broken"),
+    "half a stream": (sse_half(), "call_failed", "broken"),
+    "a page": (not_json(), "call_failed", "broken"),
+    "nothing": (empty(), "call_failed", "empty"),
+    "an enormous answer": (enormous(3_000_000), "call_failed", "too large"),
+    "an enormous error": (enormous(3_000_000, 500), "call_failed", "too large"),
+    "invalid JSON": (text('{"motivation": "m", '), "unusable", "json"),
+    "another shape": (text('{"motivation": 3}'), "unusable", "schema"),
+    "no number": (text('{"motivation": "m", "predicted_gain": NaN, "source": "x"}'), "unusable", "json"),
+    "a diff that does not apply": (proposal(edits=[{"search": "nowhere", "replace": ""}]), "unusable", "diff"),
+    "no Python": (proposal(source="class TokenMixer(:"), "unusable", "python"),
+    "no mixer": (proposal(source="x = 1"), "unusable", "python"),
+    "deep Python": (proposal(source=f"class TokenMixer: x = {'(' * 500}"), "unusable", "python"),
+}
+
+
+@pytest.mark.parametrize(("reply", "event", "kind"), FAULTS.values(), ids=FAULTS)
+def test_no_fault_stops_the_search_and_each_is_counted_and_shown(reply: Reply, event: str, kind: str) -> None:
+    team = Team(write)
+    answer = lambda request, number: reply if number < 2 else team(request, number)  # noqa: E731
+    options = {"timeout_seconds": 0.5, "max_tokens": 4096, "analyst": False, "retries": 2}
+    with searching(answer, trials=4, **options) as (running, _):
+        running.run()
+    assert running.search.end_reason == "trials" and proposers(running)["llm"] >= 2
+    told = running.of(event)
+    assert len(told) == 2 and {one["kind"] for one in told} == {kind}
+    tally, progress = Tally(), Progress(4)
+    for one in running.events:
+        tally.take(one)
+        if one["event"] != "end":
+            progress.take(one)
+    assert f"2 {kind}" in tally.words()
+    settings = running.search.settings
+    assert difference(running.events, Running(settings, record=running.events).run().events) is None
 
 
 def test_a_model_that_only_fails_rests_and_is_tried_again() -> None:
