@@ -68,7 +68,9 @@ def test_so_many_jobs_at_a_time_in_order_and_none_after_the_end() -> None:
 
     for number in range(4):
         stage.begin(f"p{number}", job, lambda work, result: ended.append((work, result)))
-    time.sleep(0.05)
+    deadline = time.monotonic() + 10
+    while len(running) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert len(running) == 2
     gate.set()
     stage.close()

@@ -353,7 +353,7 @@ FAULTS: dict[str, tuple[Reply, str, str]] = {  # reply, the event that tells of 
 def test_no_fault_stops_the_search_and_each_is_counted_and_shown(reply: Reply, event: str, kind: str) -> None:
     team = Team(write)
     answer = lambda request, number: reply if number < 2 else team(request, number)  # noqa: E731
-    options = {"timeout_seconds": 0.5, "max_tokens": 4096, "analyst": False, "retries": 2}
+    options = {"timeout_seconds": 1.5 if kind == "timeout" else 10, "max_tokens": 4096, "analyst": False, "retries": 2}
     with searching(answer, trials=4, **options) as (running, _):
         running.run()
     assert running.search.end_reason == "trials" and proposers(running)["llm"] >= 2
@@ -387,14 +387,14 @@ def test_an_idle_worker_is_given_a_proposal_of_the_grammar_while_the_endpoint_ha
     ):
         began = time.monotonic()
         running.run()
-        assert time.monotonic() - began < 5, "the calls that hang are given up at the end"
+        assert time.monotonic() - began < 15, "the calls that hang are given up at the end"
     assert proposers(running) == {"grammar": len(running.proposed())} and running.search.end_reason == "trials"
     assert all(event["work"] is None for event in running.proposed())
 
 
 def test_workers_do_not_wait_for_a_slow_endpoint_that_can_be_asked_ahead() -> None:
-    """A proposal takes four times as long as a trial, and four can be asked for at once."""
-    team, trial_seconds = Team(write), 0.05
+    """A proposal takes four times as long as a trial; one at a time they set the pace, asked for ahead they do not."""
+    team, trial_seconds = Team(write), 0.08
 
     def slow(request: Request, number: int) -> Reply:
         time.sleep(4 * trial_seconds)
@@ -404,13 +404,16 @@ def test_workers_do_not_wait_for_a_slow_endpoint_that_can_be_asked_ahead() -> No
         time.sleep(trial_seconds)
         return outcome(assignment)
 
-    with searching(slow, trials=24, concurrency=6, analyst=False) as (running, _):
-        running.run(outcome=outcome_later)
-    times = [event["time"] for event in running.proposed()][-12:]
-    pace = (times[-1] - times[0]) / 11
-    assert pace < 2.5 * trial_seconds, "a proposal at a time would be one in four trials' time"
-    stale = [event["stale"] for event in running.proposed()]
-    assert 1 <= max(stale) <= running.search.settings.llm.ahead
+    def seconds_per_proposal(**llm: Any) -> tuple[float, list[int]]:
+        with searching(slow, trials=14, analyst=False, **llm) as (running, _):
+            running.run(outcome=outcome_later)
+        times = [event["time"] for event in running.proposed()][-8:]
+        return (times[-1] - times[0]) / 7, [event["stale"] for event in running.proposed()]
+
+    one_by_one, fresh = seconds_per_proposal(ahead=1, concurrency=1)
+    ahead, stale = seconds_per_proposal(concurrency=6)
+    assert ahead < one_by_one / 1.7
+    assert max(fresh) <= 1 < max(stale) <= 8
 
 
 # The rest of the team
@@ -550,7 +553,7 @@ def test_an_engineer_that_hangs_does_not_hold_up_the_end() -> None:
     with searching(answer, trials=4, patience_seconds=0.1, timeout_seconds=30, concurrency=4) as (running, _):
         began = time.monotonic()
         running.run()
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 20
     assert running.search.end_reason == "trials"
     assert "patience" in {event["cause"] for event in running.of("no_proposal")}
     assert any(event["purpose"] == "confirm" for event in running.of("ask"))
