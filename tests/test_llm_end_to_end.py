@@ -92,7 +92,7 @@ def team_search(
     results, team = tmp_path_factory.mktemp("results"), Misbehaving()
     with Endpoint(team) as endpoint:
         run = nas(
-            *["search", *TINY, *text, *LLM, f"llm.base_url={endpoint.base_url}", "search.trials=7"],
+            *["search", *TINY, *text, *LLM, f"llm.base_url={endpoint.base_url}", "search.trials=5"],
             *["seed=1", "name=team", f"results_dir={results}", "search.confirm_seeds=0", "tripwire.least_leap=9"],
             environment={**environment, "NAS_TEST_KEY": KEY},
         )
@@ -118,7 +118,7 @@ def test_a_search_by_a_team_that_misbehaves(team_search: tuple[Path, str, Misbeh
     assert set(made.values()) == {"diff", "rewrite", "crossover", "repair"}
     assert {made[event["work"]] for event in trained if event["work"]} >= {"diff", "rewrite", "repair"}
     assert "crossover" in {event["candidate"]["operator"] for event in trained}, "as it was written, or mended"
-    assert team.sent >= 6
+    assert team.sent >= 4
 
 
 def test_each_failure_is_counted_and_shown(team_search: tuple[Path, str, Misbehaving]) -> None:
