@@ -118,8 +118,9 @@ class Background:
 
     def forget(self, work: str) -> None:
         """Gives up a proposal."""
-        for known in (self._works, self._made, self._jobs):
-            known.pop(work, None)  # type: ignore[attr-defined]
+        self._works.pop(work, None)
+        self._made.pop(work, None)
+        self._jobs.pop(work, None)
 
     # jobs
 

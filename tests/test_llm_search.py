@@ -30,7 +30,6 @@ from team import Team, role_of
 
 from nas.journal import Event, JournalError
 from nas.knowledge import Knowledge, Note
-from nas.live import Progress
 from nas.llm.client import Client
 from nas.llm.recorded import Recorded
 from nas.llm.spending import Spending
@@ -359,11 +358,9 @@ def test_no_fault_stops_the_search_and_each_is_counted_and_shown(reply: Reply, e
     assert running.search.end_reason == "trials" and proposers(running)["llm"] >= 2
     told = running.of(event)
     assert len(told) == 2 and {one["kind"] for one in told} == {kind}
-    tally, progress = Tally(), Progress(4)
+    tally = Tally()
     for one in running.events:
         tally.take(one)
-        if one["event"] != "end":
-            progress.take(one)
     assert f"2 {kind}" in tally.words()
     settings = running.search.settings
     assert difference(running.events, Running(settings, record=running.events).run().events) is None

@@ -12,6 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, Protocol
 
 from nas import lessons
@@ -273,7 +274,7 @@ class LlmProposer:
         messages = self._analyst_messages(trial, rules, archive)
 
         def analyse() -> Event:
-            read = lambda text: answers.parse(answers.Analysis, text)  # noqa: E731
+            read = partial(answers.parse, answers.Analysis)
             try:
                 answer, _ = self._ask("analyst", f"a-{trial.id}", model, messages, answers.Analysis, read)
             except (NoProposal, Unavailable, CapReached):
@@ -301,7 +302,7 @@ class LlmProposer:
         messages = self._templates.render("editor", values)
 
         def evolve() -> Event:
-            read = lambda text: answers.parse(answers.Prompt, text)  # noqa: E731
+            read = partial(answers.parse, answers.Prompt)
             answer, _ = self._ask("editor", work, model, messages, answers.Prompt, read)
             return {"event": "prompt", "work": work, "name": name, "of": parent, "text": answer.text, "model": model}
 
