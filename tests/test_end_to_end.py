@@ -148,6 +148,7 @@ def test_hostile_candidates_are_outcomes_and_the_search_goes_on(tmp_path, enviro
     run = nas(
         *["search", *TINY, *text, f"results_dir={tmp_path}", "name=hostile", "search.trials=10", "execution.workers=2"],
         *["proposer=folder", f"proposer.path={ideas}", "tracking=none"],
+        *["budget.memory_gib=1", "budget.gate_seconds=30"],  # a slow machine needs seconds to fill a GiB
         environment=environment,
     )
     assert run.returncode == 0, run.stdout + run.stderr
