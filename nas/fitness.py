@@ -32,6 +32,7 @@ def fitness_of(measured: Mapping[str, Any], kind: str) -> Fitness | Crashed:
             peak_bytes=measured["peak_bytes"],
             flops_per_token=measured["flops_per_token"],
             params=measured["params"],
+            learning_rate=measured.get("learning_rate"),
         )
     except (ValueError, TypeError, KeyError) as error:
         return Crashed("diverged", f"a measurement can't be a score: {error}")

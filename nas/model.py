@@ -1,6 +1,6 @@
 """The backbone around a token mixer: equal for all, and of equal size for all.
 
-Byte embedding, `layers` x [RMSNorm, mixer, residual, RMSNorm, SwiGLU MLP, residual], RMSNorm, tied head. One layer
+Token embedding, `layers` x [RMSNorm, mixer, residual, RMSNorm, SwiGLU MLP, residual], RMSNorm, tied head. One layer
 has `layer_params * width^2` parameters whatever the mixer: the MLP's hidden width takes up the difference.
 """
 
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Integer
 
 from nas.settings import ModelSettings
 
-VOCABULARY = 256
+VOCABULARY = 256  # bytes
 
 
 class Mlp(nnx.Module):
@@ -44,12 +44,12 @@ class Layer(nnx.Module):
 
 
 class LanguageModel(nnx.Module):
-    """Logits for the next byte. The layers are one layer with stacked parameters: they compile once, in a scan."""
+    """Logits for each token. The layers are one layer with stacked parameters: they compile once, in a scan."""
 
-    def __init__(self, mixer: type, settings: ModelSettings, *, rngs: nnx.Rngs):
+    def __init__(self, mixer: type, settings: ModelSettings, vocabulary: int = VOCABULARY, *, rngs: nnx.Rngs):
         hidden = mlp_hidden(mixer, settings)
         self.embedding = nnx.Embed(
-            VOCABULARY, settings.width, embedding_init=nnx.initializers.normal(settings.width**-0.5), rngs=rngs
+            vocabulary, settings.width, embedding_init=nnx.initializers.normal(settings.width**-0.5), rngs=rngs
         )
         self.layers = nnx.vmap(
             lambda rngs: Layer(mixer, settings.width, settings.heads, hidden, rngs=rngs),
@@ -78,12 +78,12 @@ def mlp_hidden(mixer: type, settings: ModelSettings) -> int:
     return round((budget - used) / (3 * settings.width))
 
 
-def expected_params(settings: ModelSettings) -> tuple[int, int]:
+def expected_params(settings: ModelSettings, vocabulary: int = VOCABULARY) -> tuple[int, int]:
     """(least, most) parameters of a whole model: the MLP's hidden width is a whole number, so it is not one figure."""
     width, layers = settings.width, settings.layers
     rounding = 3 * width / 2
     layer = settings.layer_params * width**2 + 2 * width
-    outside = VOCABULARY * width + width
+    outside = vocabulary * width + width
     return math.floor(layers * (layer - rounding) + outside), math.ceil(layers * (layer + rounding) + outside)
 
 

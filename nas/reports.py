@@ -34,6 +34,7 @@ class Measured(Report):
     step: Annotated[int, Field(ge=1, le=10**12)]
     bits_per_byte: Number
     stderr: Number
+    learning_rate: Number
     train_seconds: Number
     tokens_per_second: Number
     peak_bytes: Count

@@ -226,6 +226,7 @@ class TrainSettings:
       steps: optimizer steps of the full budget; the learning rate decays over these.
       batch, time: windows per step and bytes per window.
       learning_rate: peak; linear warm-up over `warmup` of the steps, cosine decay to a tenth.
+      grid: multiples of it that every architecture is trained with up to the first rung; the best of them goes on.
       clip: largest norm of a gradient.
       steps_per_dispatch: at most so many steps in one call of the compiled program.
       seed: fixes initial parameters and data order, the same for every candidate. Fresh seeds are counted up from it.
@@ -236,6 +237,7 @@ class TrainSettings:
     batch: int = 4
     time: int = 256
     learning_rate: float = 4e-3
+    grid: tuple[float, ...] = (1.0,)
     warmup: float = 0.1
     weight_decay: float = 0.1
     clip: float = 1.0
@@ -247,6 +249,8 @@ class TrainSettings:
         _require(min(self.steps, self.batch, self.time, self.steps_per_dispatch) >= 1, "train.* sizes must be >= 1")
         _require(self.time >= 8, f"train.time={self.time} must be at least 8, to look for leaks in")
         _require(self.learning_rate > 0, f"train.learning_rate={self.learning_rate} must be positive")
+        _require(len(self.grid) >= 1, "train.grid must have at least one multiple of train.learning_rate")
+        _require(min(self.grid) > 0, f"train.grid={list(self.grid)} must be positive")
         _require(0 <= self.warmup < 1, f"train.warmup={self.warmup} must be in [0, 1)")
         _require(self.weight_decay >= 0, f"train.weight_decay={self.weight_decay} must not be negative")
         _require(self.clip > 0, f"train.clip={self.clip} must be positive")

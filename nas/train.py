@@ -22,7 +22,7 @@ from flax import nnx
 
 from nas.gate.cost import flops
 from nas.loading import load_mixer
-from nas.model import LanguageModel, bits_per_token
+from nas.model import VOCABULARY, LanguageModel, bits_per_token
 from nas.settings import ModelSettings, TrainSettings
 from nas.tasks.corpus import read_bytes
 
@@ -72,55 +72,51 @@ def train(
 
     `data` has the bytes to train on, "train", and those that each rung is measured on, "validation": uint8 [bytes].
 
+    Every architecture, baselines included, is trained up to the first rung with each peak learning rate of the same
+    grid, by the same seed and batches, and goes on with the one that has the fewest bits per byte there: so none wins
+    because the one rate of the search happened to be its own.
+
     Goes on from the newest complete checkpoint in `checkpoints`. Above `floor` bits per byte at a rung
     from a quarter of its budget on, and not before 100 steps, it ends.
     """
-    # The model and its optimizer.
-    mixer = load_mixer(source)
-    optimizer = make_optimizer(settings)
-    graph, state, rest = initialize(mixer, model_settings, optimizer, settings.seed)
+    # The compiled programs, and where an earlier process came to.
+    programs = Programs(load_mixer(source), model_settings, settings, language_loss, bits_per_window)
+    state, constants = programs.initialize(settings.seed)
     step, state, measured = restore(checkpoints, state)
     for earlier in measured:  # the scheduler may not have heard, or not have decided on the last
         send({"rung": earlier, "decided": earlier is not measured[-1]})
 
-    # The compiled programs. `rest` holds constants of the candidate; nothing writes to it.
-    def bits_per_window(params: Any, windows: jax.Array) -> jax.Array:
-        return bits_per_token(nnx.merge(graph, params, rest), windows).mean(axis=1)
-
-    def loss(params: Any, windows: jax.Array) -> jax.Array:
-        return bits_per_window(params, windows).mean() * math.log(2)
-
-    def update(state: Any, windows: jax.Array) -> tuple[Any, jax.Array]:
-        value, gradient = jax.value_and_grad(loss)(state["params"], windows)
-        updates, optimizer_state = optimizer.update(gradient, state["optimizer"], state["params"])
-        return {"params": optax.apply_updates(state["params"], updates), "optimizer": optimizer_state}, value
-
-    run_steps = jax.jit(
-        lambda state, windows: jax.lax.scan(update, state, windows),
-        donate_argnums=0,
-        compiler_options=compiler_options(level=1),
-    )
-    evaluate = jax.jit(bits_per_window, compiler_options=compiler_options(level=1))
-
     # The held-out windows: the same for every candidate.
     validation = held_out_windows(data["validation"], validation_windows, settings.time)
     one_window = jax.ShapeDtypeStruct((1, settings.time + 1), jnp.uint8)
-    flops_per_token = flops(bits_per_window, state["params"], one_window) / settings.time
-
-    # Steps, then a measurement and a checkpoint, at each rung.
+    flops_per_token = flops(programs.measure, state["params"], constants, one_window) / settings.time
     size = dispatch_size(rungs, settings.steps_per_dispatch)
     clock = Clock(measured[-1]["train_seconds"] if measured else 0.0)
-    for rung in [rung for rung in rungs if rung > step]:
+
+    def advanced(state: Any, learning_rate: float, step: int, rung: int) -> tuple[Any, np.ndarray, int | None]:
+        """(state at the rung, bits per byte of each held-out window, the first step whose loss was not finite)."""
         for first in range(step, rung, size):
             windows = batches(data["train"], settings, first, size)
             with clock:
-                state, losses = run_steps(state, windows)
-                losses = np.asarray(losses)
+                state, computed = programs.steps(state, constants, learning_rate, windows)
+                losses = np.asarray(computed)
             if not np.isfinite(losses).all():
-                bad = first + int(np.argmin(np.isfinite(losses))) + 1
-                return crashed("diverged", f"the training loss was not finite at step {bad} of {settings.steps}")
+                return state, np.array([math.nan]), first + int(np.argmin(np.isfinite(losses))) + 1
+        per_window = evaluate_windows(programs.evaluator(constants), state["params"], validation, settings.batch)
+        return state, per_window, None
+
+    # Steps, then a measurement and a checkpoint, at each rung; to the first one with each learning rate of the grid.
+    learning_rate = measured[-1]["learning_rate"] if measured else 0.0
+    for rung in [rung for rung in rungs if rung > step]:
+        if step == 0:
+            rates = [multiple * settings.learning_rate for multiple in settings.grid]
+            tries = ((advanced(programs.initialize(settings.seed)[0], rate, 0, rung), rate) for rate in rates)
+            (state, per_window, diverged), learning_rate = min(tries, key=lambda tried: _bits_or_more(tried[0][1]))
+        else:
+            state, per_window, diverged = advanced(state, learning_rate, step, rung)
+        if diverged:
+            return crashed("diverged", f"the training loss was not finite at step {diverged} of {settings.steps}")
         step = rung
-        per_window = evaluate_windows(evaluate, state["params"], validation, settings.batch)
         bits_per_byte = float(per_window.mean())
         if not math.isfinite(bits_per_byte):
             return crashed("diverged", f"the validation loss was not finite at step {step} of {settings.steps}")
@@ -129,6 +125,7 @@ def train(
                 "bits_per_byte": bits_per_byte,
                 "stderr": float(per_window.std(ddof=1) / math.sqrt(len(per_window))),
                 "step": step,
+                "learning_rate": learning_rate,
                 "train_seconds": clock.seconds,
                 "tokens_per_second": clock.calls_per_second * size * settings.batch * settings.time,
                 "flops_per_token": flops_per_token,
@@ -143,6 +140,114 @@ def train(
             reached = f"{bits_per_byte:.3f} bits per byte after step {step}"
             return crashed("floor", f"{reached}, above the bigram's {floor:.3f}")
     return {"trained": True}
+
+
+def _bits_or_more(per_window: np.ndarray) -> float:
+    """Mean bits per byte; more than any where that is not finite, so that another learning rate is taken."""
+    mean = float(per_window.mean())
+    return mean if math.isfinite(mean) else math.inf
+
+
+class Programs:
+    """One architecture's compiled programs: the same for every seed and learning rate, since both are traced.
+
+    Args:
+      mixer: the class of the token mixer.
+      settings: steps (of the schedule), clipping, weight decay; its seed, learning rate and grid are not looked at.
+      loss: (model, batch) -> mean loss in nats, a scalar.
+      measure: (model, batch) -> what is evaluated.
+      vocabulary: of tokens.
+    """
+
+    def __init__(
+        self,
+        mixer: type,
+        model_settings: ModelSettings,
+        settings: TrainSettings,
+        loss: Callable[[Any, Any], jax.Array],
+        measure: Callable[[Any, Any], Any],
+        vocabulary: int = VOCABULARY,
+    ):
+        optimizer = make_optimizer(settings)
+
+        def create(seed: Any) -> LanguageModel:
+            return LanguageModel(mixer, model_settings, vocabulary, rngs=nnx.Rngs(jax.random.key(seed)))
+
+        def initialize(seed: jax.Array) -> Any:
+            _, params, rest = nnx.split(create(seed), nnx.Param, ...)  # type: ignore[misc]
+            # `jnp.full(shape, 0.5)` is weakly typed, and is not after a step: all would be compiled twice for that.
+            params = jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), params)
+            return {"params": params, "optimizer": optimizer.init(params)}, rest
+
+        graph = nnx.graphdef(nnx.eval_shape(lambda: create(0)))
+
+        def model(params: Any, constants: Any) -> Any:
+            return nnx.merge(graph, params, constants)
+
+        def steps(state: Any, constants: Any, learning_rate: jax.Array, batches: Any) -> tuple[Any, jax.Array]:
+            def update(state: Any, batch: Any) -> tuple[Any, jax.Array]:
+                def batch_loss(params: Any) -> jax.Array:
+                    return loss(model(params, constants), batch)
+
+                value, gradient = jax.value_and_grad(batch_loss)(state["params"])
+                updates, optimizer_state = optimizer.update(gradient, state["optimizer"], state["params"])
+                updates = jax.tree.map(lambda update: learning_rate.astype(update.dtype) * update, updates)
+                return {"params": optax.apply_updates(state["params"], updates), "optimizer": optimizer_state}, value
+
+            return jax.lax.scan(update, state, batches)
+
+        options = compiler_options(level=1)
+        self.model = model
+        self.measure = lambda params, constants, batch: measure(model(params, constants), batch)
+        # In one program, compiled without optimization since it is short: op by op, or optimized, it takes seconds.
+        self._initialize = jax.jit(initialize, compiler_options=compiler_options(level=0))
+        self._initialize_all = jax.jit(jax.vmap(initialize), compiler_options=compiler_options(level=0))
+        self._steps = jax.jit(steps, donate_argnums=0, compiler_options=options)
+        self._steps_of_all = jax.jit(jax.vmap(steps), donate_argnums=0, compiler_options=options)
+        self._evaluate = jax.jit(self.measure, compiler_options=options)
+
+    def initialize(self, seed: int) -> tuple[dict[str, Any], Any]:
+        """({"params", "optimizer"}, what is not trained) of a fresh model."""
+        return self._initialize(np.uint32(seed))  # type: ignore[no-any-return]
+
+    def steps(self, state: Any, constants: Any, learning_rate: float, batches: Any) -> tuple[Any, jax.Array]:
+        """(state, loss in nats [steps]) after one step for each of `batches` [steps, ...]. `state` is used up.
+
+        `learning_rate` is the schedule's peak.
+        """
+        return self._steps(state, constants, np.float32(learning_rate), batches)  # type: ignore[no-any-return]
+
+    def initialize_all(self, seeds: Sequence[int]) -> tuple[dict[str, Any], Any]:
+        """`initialize` for several seeds: every array has a leading axis [runs]."""
+        return self._initialize_all(np.asarray(seeds, np.uint32))  # type: ignore[no-any-return]
+
+    def steps_of_all(
+        self, states: Any, constants: Any, learning_rates: Sequence[float], batches: Any
+    ) -> tuple[Any, jax.Array]:
+        """`steps` for several runs side by side under `vmap`: everything has a leading axis [runs].
+
+        Faster than one after the other where a run alone does not fill the device; hardly so on a CPU.
+        """
+        rates = np.asarray(learning_rates, np.float32)
+        return self._steps_of_all(states, constants, rates, batches)  # type: ignore[no-any-return]
+
+    def evaluate(self, params: Any, constants: Any, batch: Any) -> Any:
+        """`measure` of one batch."""
+        return self._evaluate(params, constants, batch)
+
+    def evaluator(self, constants: Any) -> Callable[[Any, Any], Any]:
+        """(params, batch) -> `measure` of one batch."""
+        return lambda params, batch: self._evaluate(params, constants, batch)
+
+
+def bits_per_window(model: Any, windows: jax.Array) -> jax.Array:
+    """Mean bits per byte of each window: float32 [windows]."""
+    return bits_per_token(model, windows).mean(axis=1)
+
+
+def language_loss(model: Any, windows: jax.Array) -> jax.Array:
+    """Mean nats of a next byte."""
+    return bits_per_window(model, windows).mean() * math.log(2)
 
 
 class Clock:
@@ -173,28 +278,6 @@ def crashed(cause: str, reason: str) -> dict[str, Any]:
     return {"crashed": {"cause": cause, "reason": reason}}
 
 
-def initialize(
-    mixer: type, settings: ModelSettings, optimizer: optax.GradientTransformation, seed: int
-) -> tuple[Any, dict[str, Any], Any]:
-    """(graph, {"params", "optimizer"}, constants) of a fresh model.
-
-    In one program, compiled without optimization since it runs once: op by op, or optimized, it takes seconds.
-    """
-
-    def create() -> LanguageModel:
-        return LanguageModel(mixer, settings, rngs=nnx.Rngs(seed))
-
-    def make() -> Any:
-        _, params, rest = nnx.split(create(), nnx.Param, ...)  # type: ignore[misc]
-        # `jnp.full(shape, 0.5)` is weakly typed, and is not after a step: all would be compiled a second time for that.
-        params = jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), params)
-        return {"params": params, "optimizer": optimizer.init(params)}, rest
-
-    graph = nnx.graphdef(nnx.eval_shape(create))
-    state, rest = jax.jit(make, compiler_options=compiler_options(level=0))()
-    return graph, state, rest
-
-
 def compiler_options(level: int) -> dict[str, Any]:
     """What makes XLA compile fast on a CPU: half the time of the defaults at level 1, with steps as fast.
 
@@ -206,14 +289,17 @@ def compiler_options(level: int) -> dict[str, Any]:
 
 
 def make_optimizer(settings: TrainSettings) -> optax.GradientTransformation:
-    """AdamW with clipping, a linear warm-up and a cosine decay to a tenth. Vectors are not decayed."""
+    """AdamW with clipping, a linear warm-up and a cosine decay to a tenth. Vectors are not decayed.
+
+    At a peak learning rate of 1: AdamW's updates are proportional to it, so whoever applies them multiplies them.
+    """
     warmup = round(settings.warmup * settings.steps)
     schedule = optax.warmup_cosine_decay_schedule(
-        init_value=0.0 if warmup else settings.learning_rate,
-        peak_value=settings.learning_rate,
+        init_value=0.0 if warmup else 1.0,
+        peak_value=1.0,
         warmup_steps=warmup,
         decay_steps=max(settings.steps, warmup + 1),
-        end_value=settings.learning_rate / 10,
+        end_value=0.1,
     )
     return optax.chain(
         optax.clip_by_global_norm(settings.clip),

@@ -179,6 +179,7 @@ class Fitness:
       held_out_bits_per_byte: on bytes that the training process never saw, measured from the checkpoint by a process
         that runs no line of the candidate (`nas.rescore`); None for a trial that was no contender.
       held_out_stderr: its standard error over windows.
+      learning_rate: the peak that it was trained with, of those in its grid; None in records from before there was one.
 
     Raises:
       ValueError: if one is not.
@@ -195,11 +196,14 @@ class Fitness:
     probes: Mapping[str, float] = field(default_factory=dict)
     held_out_bits_per_byte: float | None = None
     held_out_stderr: float | None = None
+    learning_rate: float | None = None
 
     def __post_init__(self) -> None:
         numbers = asdict(self)
         if self.held_out_bits_per_byte is None and self.held_out_stderr is None:
             del numbers["held_out_bits_per_byte"], numbers["held_out_stderr"]
+        if self.learning_rate is None:
+            del numbers["learning_rate"]
         _check_numbers({**numbers.pop("probes"), **numbers})
 
 

@@ -16,6 +16,7 @@ MEASURED = {
     "step": 12,
     "bits_per_byte": 2.5,
     "stderr": 0,
+    "learning_rate": 0.004,
     "train_seconds": 1.0,
     "tokens_per_second": 10.0,
     "peak_bytes": 1000,

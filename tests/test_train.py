@@ -16,12 +16,14 @@ from nas.model import LanguageModel, bits_per_token, count_params
 from nas.settings import ModelSettings, TrainSettings
 from nas.tasks.corpus import bigram_bits_per_byte, read_bytes
 from nas.train import (
+    Programs,
     batches,
+    bits_per_window,
     complete_checkpoints,
     dispatch_size,
     evaluate_windows,
     held_out_windows,
-    initialize,
+    language_loss,
     train,
 )
 
@@ -51,6 +53,10 @@ class TokenMixer(nnx.Module):
 """
 
 
+def programs(source, settings=SHORT):
+    return Programs(load_mixer(source), TINY, settings, language_loss, bits_per_window)
+
+
 def run(source, corpus, folder, settings=SHORT, rungs=(6, 12, 24), floor=None):
     sent = []
     data = {split: read_bytes(corpus.file(split)) for split in ("train", "validation")}
@@ -77,8 +83,79 @@ def test_no_parameter_is_weakly_typed():
     """A step would give it a strong type, and with it the program that takes it would be another one."""
     weak = USELESS.replace("self.mix = ", "self.share = nnx.Param(jnp.full((width,), 0.5))\n        self.mix = ")
     source = "import jax.numpy as jnp\n" + weak.replace("self.mix(x)", "self.mix(x) * self.share[...]")
-    _, state, _ = initialize(load_mixer(source), TINY, optax.sgd(0.1), 0)
+    state, _ = programs(source).initialize(0)
     assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
+
+
+def test_a_traced_seed_gives_the_parameters_of_that_seed():
+    source = BASELINES["gated_deltanet"].source
+    compiled = programs(source)
+    for seed in (0, 7, 2**31 - 1):
+        state, _ = compiled.initialize(seed)
+        model = LanguageModel(load_mixer(source), TINY, rngs=nnx.Rngs(seed))
+        for traced, plain in zip(
+            jax.tree.leaves(state["params"]), jax.tree.leaves(nnx.state(model, nnx.Param)), strict=True
+        ):
+            np.testing.assert_allclose(traced, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_is_optax_adamw_at_that_peak_learning_rate(corpus):
+    """The slow definition: Optax's own AdamW with clipping, at a peak that is not traced."""
+    compiled = programs(BASELINES["deltanet"].source)
+    state, constants = compiled.initialize(3)
+    windows = batches(read_bytes(corpus.file("train")), SHORT, 0, 6)
+    warmup = round(SHORT.warmup * SHORT.steps)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 2e-2, warmup, SHORT.steps, 2e-3)
+    mask = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf.ndim - ("layers" in jax.tree_util.keystr(path)) >= 2, state["params"]
+    )
+    plain = optax.chain(optax.clip_by_global_norm(SHORT.clip), optax.adamw(schedule, weight_decay=0.1, mask=mask))
+    params, moments = state["params"], plain.init(state["params"])
+    gradient_of = jax.jit(jax.grad(lambda params, window: language_loss(compiled.model(params, constants), window)))
+    for window in windows:
+        gradient = gradient_of(params, jnp.asarray(window))
+        updates, moments = plain.update(gradient, moments, params)
+        params = optax.apply_updates(params, updates)
+    stepped, _ = compiled.steps(state, constants, 2e-2, windows)
+    for ours, theirs in zip(jax.tree.leaves(stepped["params"]), jax.tree.leaves(params), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-4)
+
+
+def test_runs_side_by_side_are_runs_one_after_the_other(corpus):
+    compiled = programs(BASELINES["linear_attention"].source)
+    seeds, rates = [0, 5], [1e-2, 3e-3]
+    data = read_bytes(corpus.file("train"))
+    windows = np.stack([batches(data, replace(SHORT, seed=seed), 0, 6) for seed in seeds])
+    states, constants = compiled.initialize_all(seeds)
+    states, losses = compiled.steps_of_all(states, constants, rates, windows)
+    for run, (seed, rate) in enumerate(zip(seeds, rates, strict=True)):
+        state, alone = compiled.initialize(seed)
+        state, expected = compiled.steps(state, alone, rate, windows[run])
+        np.testing.assert_allclose(losses[run], expected, rtol=1e-4)
+        for ours, theirs in zip(jax.tree.leaves(states["params"]), jax.tree.leaves(state["params"]), strict=True):
+            np.testing.assert_allclose(ours[run], theirs, rtol=2e-3, atol=2e-4)
+
+
+def test_the_grid_goes_on_with_its_best_learning_rate(corpus, tmp_path):
+    """With what that rate alone would have come to, also where others diverge."""
+    source = BASELINES["linear_attention"].source
+    alone = {
+        multiple: run(source, corpus, tmp_path / str(multiple), replace(SHORT, grid=(multiple,)))[1]
+        for multiple in (1e-4, 1.0)
+    }
+    result, rungs = run(source, corpus, tmp_path / "grid", replace(SHORT, grid=(1e-4, 1.0, 1e30)))
+    assert result == {"trained": True}
+    assert [rung["learning_rate"] for rung in rungs] == [SHORT.learning_rate] * 3
+    assert [rung["bits_per_byte"] for rung in rungs] == [rung["bits_per_byte"] for rung in alone[1.0]]
+    assert rungs[0]["bits_per_byte"] < alone[1e-4][0]["bits_per_byte"]
+
+
+def test_a_trial_goes_on_with_the_learning_rate_that_its_grid_chose(corpus, tmp_path):
+    source, settings = BASELINES["linear_attention"].source, replace(SHORT, grid=(1e-4, 1.0))
+    _, whole = run(source, corpus, tmp_path / "whole", settings)
+    run(source, corpus, tmp_path / "parts", settings, rungs=(6, 12))
+    _, rest = run(source, corpus, tmp_path / "parts", settings)
+    assert rest[-1]["bits_per_byte"] == whole[-1]["bits_per_byte"]
 
 
 def test_the_model_sees_no_later_byte():

@@ -162,7 +162,7 @@ def test_an_unknown_outcome_is_refused(kind: Any) -> None:
 NO_NUMBERS = [math.nan, math.inf, -math.inf, None, "2.0", [2.0]]
 MEASURED = asdict(fitness(2.0))
 HELD_OUT = ("held_out_bits_per_byte", "held_out_stderr")
-ALWAYS_MEASURED = [name for name in MEASURED if name not in ("probes", *HELD_OUT)]
+ALWAYS_MEASURED = [name for name in MEASURED if name not in ("probes", "learning_rate", *HELD_OUT)]
 
 
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=str)
@@ -186,8 +186,8 @@ def test_what_was_not_measured_is_no_fitness(name: str) -> None:
 
 
 @pytest.mark.parametrize("value", [value for value in NO_NUMBERS if value is not None], ids=str)
-@pytest.mark.parametrize("name", HELD_OUT)
-def test_held_out_scores_are_finite_where_there_are_any(name: str, value: Any) -> None:
+@pytest.mark.parametrize("name", [*HELD_OUT, "learning_rate"])
+def test_what_need_not_be_there_is_finite_where_it_is(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=name):
         Fitness(**{**MEASURED, **dict.fromkeys(HELD_OUT, 2.0), name: value})
 
