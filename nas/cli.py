@@ -15,6 +15,7 @@ nas: searches for token mixers of linear cost, and tells what is really better.
   nas walk [overrides]           random candidates of the grammar through the gate: what share passes, and why not all
   nas baselines [overrides]      every baseline over several training seeds, as one table
   nas review SEARCH              what a search holds until a person has looked at it, and why
+  nas downstream SEARCH [TRIAL] --tasks NAME,...   tasks of lm-evaluation-harness on what a search has trained
   nas notes add FILE|TEXT        a note for the LLM proposer; nas notes search WORDS, nas notes list
   nas doctor [overrides]         what contains candidates on this machine, found out by trying to get out of it
   nas ui [overrides] [--port N]  the MLflow UI on the results, at http://127.0.0.1:5000
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "walk": _walk,
         "baselines": _baselines,
         "review": _review,
+        "downstream": _downstream,
         "notes": _notes,
         "doctor": _doctor,
         "ui": _ui,
@@ -147,6 +149,14 @@ def _review(words: list[str]) -> int:
 
     search, decision, overrides = arguments(words)
     return review(search, Path(settings_of(composed(overrides)).results_dir), decision)
+
+
+def _downstream(words: list[str]) -> int:
+    from nas.commands.downstream import arguments, downstream
+    from nas.configuration import composed, settings_of
+
+    wanted, overrides = arguments(words)
+    return downstream(wanted, settings_of(composed(overrides)))
 
 
 def _notes(words: list[str]) -> int:

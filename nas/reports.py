@@ -83,6 +83,25 @@ class Scored(Report):
     fault: Words | None
 
 
+class Likelihood(Report):
+    """How likely the scored tokens of a text are, and whether each is the likeliest."""
+
+    nats: Number
+    greedy: bool
+
+
+class Continuation(Report):
+    """The tokens that a model goes on with."""
+
+    tokens: list[Count]
+
+
+class Answered(Report):
+    """Answers to the requests of `nas.answering`, in their order."""
+
+    answers: list[Likelihood | Continuation]
+
+
 Kind = TypeVar("Kind", bound=Report)
 
 

@@ -79,8 +79,8 @@ def score_boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
     use_platform(arguments)
     settings = ModelSettings(**arguments["model"])
     batch, time, windows = arguments["batch"], arguments["time"], arguments["validation_windows"]
-    params = _restored(Path(arguments["checkpoint"]), arguments["names"])
-    program = _loaded(base64.b64decode(arguments["program"]), params, batch, time)
+    params = restored(Path(arguments["checkpoint"]), arguments["names"])
+    program = loaded(base64.b64decode(arguments["program"]), params, batch, time)
     data = {split: read_bytes(descriptor) for split, descriptor in arguments["files"].items()}
     texts = {split: held_out_windows(bytes_, windows, time) for split, bytes_ in data.items()}
 
@@ -97,7 +97,7 @@ def score_boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
     }
 
 
-def _restored(checkpoint: Path, names: Sequence[str]) -> list[jax.Array]:
+def restored(checkpoint: Path, names: Sequence[str]) -> list[jax.Array]:
     """The checkpoint's parameters, in the order of `names`."""
     with ocp.StandardCheckpointer() as checkpointer:
         state = checkpointer.restore(checkpoint.absolute())
@@ -108,7 +108,7 @@ def _restored(checkpoint: Path, names: Sequence[str]) -> list[jax.Array]:
     return [found[name] for name in names]
 
 
-def _loaded(serialized: bytes, params: Sequence[jax.Array], batch: int, time: int) -> Program:
+def loaded(serialized: bytes, params: Sequence[jax.Array], batch: int, time: int) -> Program:
     """The program, if it is one of tokens and parameters to logits, and stays on the device.
 
     It is given back with log-probabilities (nats) in the place of logits: what is added to all of them changes no loss.

@@ -71,13 +71,13 @@ def review(search: str, results_dir: Path, decision: Decision | None = None) -> 
     Raises:
       UserError: if there is no such search, or nothing to decide on.
     """
-    folder, console = _folder_of(search, results_dir), make_console()
+    folder, console = folder_of(search, results_dir), make_console()
     if decision is None:
-        for line in _shown(folder, _events(folder)):
+        for line in _shown(folder, events_of(folder)):
             _print(console, line)
         return 0
     with closing(Journal(folder.journal)) as journal:  # under its lock: no search is running
-        _check(decision, _events(folder))
+        _check(decision, events_of(folder))
         journal.append(
             {
                 "event": "review",
@@ -96,14 +96,14 @@ def _print(console: Console, line: str) -> None:
     console.print(line, markup=False, soft_wrap=True)
 
 
-def _folder_of(search: str, results_dir: Path) -> Folder:
+def folder_of(search: str, results_dir: Path) -> Folder:
     for path in (Path(search), results_dir / search):
         if Folder(path).journal.is_file():
             return Folder(path)
     raise UserError(f"there is no search in {search}, nor one of that name in {results_dir}")
 
 
-def _events(folder: Folder) -> list[Event]:
+def events_of(folder: Folder) -> list[Event]:
     events = journals.read(folder.journal)
     if not events or events[0]["event"] != "search":
         raise UserError(f"{folder.journal} has no search in it")
