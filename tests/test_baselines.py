@@ -23,9 +23,10 @@ OPENING = {"command": "nas baselines", "machine": "one core", "versions": {}, "m
 def trained(bits_per_byte: float, gated: bool) -> dict[str, Any]:
     certificate = {"params": 4 * 64**2, "flops_per_token": 1e4, "state_bytes": 2048}
     fitness = {"bits_per_byte": bits_per_byte, "tokens_per_second": 1e4, "params": 99, "flops_per_token": 2e4}
+    fitness["learning_rate"] = 0.004
     return {
         "certificate": certificate if gated else None,
-        "rungs": [{"bits_per_byte": bits_per_byte + 1}, {"bits_per_byte": bits_per_byte}],
+        "rungs": [{"step": step, "bits_per_byte": bits_per_byte + (step < 256)} for step in (64, 128, 256)],
         "outcome": {"kind": "fitness", **fitness},
         "cost": {"total_seconds": 60.0},
     }
@@ -70,8 +71,12 @@ def test_rows_in_the_order_of_their_means_with_paired_differences() -> None:
     assert third["difference"]["mean"] == pytest.approx(-0.1) and third["difference"]["high"] < -0.07
     assert report["core_minutes"] == pytest.approx(12) and report["half_run_rank_correlation"] == pytest.approx(1)
     text = markdown({**OPENING, **report, "corpus": {"name": "stdlib", "sha256": "0" * 64}})
-    assert "| attention* | 1.0000 ± 0.0000 (n=3) | 0.0000 | 2.0000 | -1.5000 [-2.7421, -0.2579] |  | 99 |" in text
-    assert "| strong | 2.5000 ± 0.2887 (n=3) | 1.0000 | 3.5000 |  | 4.00 | 99 | 20,000 | 2,048 | 10,000 |" in text
+    assert (
+        "| attention* | 1.0000 ± 0.0000 (n=3) | 0.0000 | 2.0000 | -1.5000 [-2.7421, -0.2579] | 0.004 |  | 99 |" in text
+    )
+    assert (
+        "| strong | 2.5000 ± 0.2887 (n=3) | 1.0000 | 3.5000 |  | 0.004 | 4.00 | 99 | 20,000 | 2,048 | 10,000 |" in text
+    )
 
 
 @pytest.mark.parametrize("seed", [0, 2])

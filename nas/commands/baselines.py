@@ -25,6 +25,7 @@ from nas.commands.measuring import (
 from nas.journal import Event
 from nas.live import describe
 from nas.sandbox import Box
+from nas.search import rung_steps
 from nas.settings import Settings
 from nas.space import SearchSpace, load_space
 from nas.statistics import mean_interval, standard_deviation
@@ -96,6 +97,7 @@ def _trial(settings: Settings, space: SearchSpace, corpus: Corpus) -> Callable[[
     """(training, box, scratch folder) -> {"certificate", "rungs", "outcome", "cost"}."""
     gate = gate_arguments(settings, sorted(space.allowed_imports), known={}, reference_flops=None)
     steps = settings.train.steps
+    rungs = sorted({*rung_steps(settings), _half(steps)})  # a search's, for the learning rate to be chosen at its first
 
     def trial(training: Training, box: Box, scratch: Path) -> Event:
         spec = make_spec(
@@ -103,7 +105,7 @@ def _trial(settings: Settings, space: SearchSpace, corpus: Corpus) -> Callable[[
             settings,
             corpus,
             gate=gate if training.gated else None,
-            rungs=sorted({max(1, steps // 2), steps}),
+            rungs=rungs,
             floored=False,
             contends_below=None,
             seed=training.seed,
@@ -142,6 +144,8 @@ def summary(
         "reference": space.reference,
         "seeds": sorted({training.seed for training in trainings}),
         "train": asdict(settings.train),
+        "grid": [multiple * settings.train.learning_rate for multiple in settings.train.grid],
+        "first_rung": rung_steps(settings)[0],
         "model": asdict(settings.model),
         "core_minutes": seconds / 60,
         "half_run_rank_correlation": _rank_correlation(rows),
@@ -165,7 +169,7 @@ def _row(
         "mixer_flops_per_token": certificate and certificate["flops_per_token"],
         "state_bytes": certificate and certificate["state_bytes"],
         **dict.fromkeys(("bits_per_byte", "stderr", "range", "half_run", "params", "flops_per_token")),
-        "tokens_per_second": None,
+        **dict.fromkeys(("tokens_per_second", "learning_rates")),
         "by_seed": {},
     }
     if row["failure"]:
@@ -177,10 +181,11 @@ def _row(
         "bits_per_byte": _mean(scores),
         "stderr": standard_deviation(scores) / math.sqrt(len(scores)) if len(scores) > 1 else None,
         "range": max(scores) - min(scores),
-        "half_run": _mean([event["rungs"][0]["bits_per_byte"] for event in events.values()]),
+        "half_run": _mean([_at(event["rungs"], _half(settings.train.steps)) for event in events.values()]),
         "params": outcomes[0]["params"],
         "flops_per_token": outcomes[0]["flops_per_token"],
         "tokens_per_second": _mean([outcome["tokens_per_second"] for outcome in outcomes]),
+        "learning_rates": sorted({outcome["learning_rate"] for outcome in outcomes}),
     }
 
 
@@ -207,6 +212,14 @@ def _rank_correlation(rows: Sequence[Mapping[str, Any]]) -> float | None:
     return float(spearmanr([row["half_run"] for row in trained], [row["bits_per_byte"] for row in trained]).statistic)
 
 
+def _half(steps: int) -> int:
+    return max(1, steps // 2)
+
+
+def _at(rungs: Sequence[Mapping[str, Any]], step: int) -> float:
+    return float(next(rung["bits_per_byte"] for rung in rungs if rung["step"] == step))
+
+
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
@@ -225,14 +238,16 @@ def markdown(report: dict[str, Any]) -> str:
         f"{model['layers']} layers of width {model['width']}, {model['heads']} heads; {train['steps']} steps of "
         f"{train['batch']} x {train['time']} bytes of {corpus['name']} (sha256 {corpus['sha256'][:16]}); "
         f"training seeds {', '.join(map(str, report['seeds']))}; {report['core_minutes']:.1f} minutes of trials in "
-        "all. No trial is stopped early.",
+        "all. No trial is stopped early. Each architecture is trained up to "
+        f"step {report['first_rung']} with every peak learning rate of {', '.join(f'{rate:g}' for rate in report['grid'])}, and goes on with the best.",
         "",
         *_table(report),
         "Bits per byte on the validation split: mean over the seeds, ± the standard error of that mean; range over the "
         f"seeds; mean after half of the steps. Difference: to {report['reference']}, paired by seed, with its 95% "
-        "interval; less is better. Mixer: parameters of one, in units of width². Model: parameters and forward FLOPs "
-        "per token of the whole. State: bytes of one mixer's decoding state at batch 1. Tokens/s: of training, with "
-        "as many trials at a time as said above. *: an outside reference, whose cost is not linear; it skips the gate.",
+        "interval; less is better. Learning rate: the peaks that the grid chose, over the seeds. Mixer: parameters of "
+        "one, in units of width². Model: parameters and forward FLOPs per token of the whole. State: bytes of one "
+        "mixer's decoding state at batch 1. Tokens/s: of training, with as many trials at a time as said above. *: an "
+        "outside reference, whose cost is not linear; it skips the gate.",
         "",
     ]
     if correlation is not None:
@@ -242,7 +257,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 def _table(report: dict[str, Any]) -> list[str]:
     headers = ["", "bits per byte", "range", "half run", f"difference to {report['reference']}"]
-    headers += ["mixer", "model", "FLOPs/token", "state", "tokens/s"]
+    headers += ["learning rate", "mixer", "model", "FLOPs/token", "state", "tokens/s"]
     return markdown_table(headers, [_cells(row, len(report["seeds"])) for row in report["rows"]])
 
 
@@ -250,7 +265,7 @@ def _cells(row: Mapping[str, Any], seeds: int) -> list[str]:
     name = printable(row["name"]) + ("*" if row["outside"] else "")
     mixer, state = _number(row["mixer_params"], ".2f"), _number(row["state_bytes"], ",")
     if row["failure"]:
-        return [name, row["failure"], "", "", "", mixer, "", "", state, ""]
+        return [name, row["failure"], "", "", "", "", mixer, "", "", state, ""]
     error = "" if row["stderr"] is None else f" ± {row['stderr']:.4f}"
     return [
         name,
@@ -258,6 +273,7 @@ def _cells(row: Mapping[str, Any], seeds: int) -> list[str]:
         f"{row['range']:.4f}",
         f"{row['half_run']:.4f}",
         _interval(row["difference"]),
+        ", ".join(f"{rate:g}" for rate in row["learning_rates"]),
         mixer,
         _number(row["params"], ","),
         _number(row["flops_per_token"], ",.0f"),
