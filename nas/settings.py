@@ -236,8 +236,8 @@ class TrainSettings:
     steps: int = 256
     batch: int = 4
     time: int = 256
-    learning_rate: float = 4e-3
-    grid: tuple[float, ...] = (1.0,)
+    learning_rate: float = 8e-3
+    grid: tuple[float, ...] = (0.5, 1.0, 2.0)
     warmup: float = 0.1
     weight_decay: float = 0.1
     clip: float = 1.0

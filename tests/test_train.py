@@ -28,7 +28,7 @@ from nas.train import (
 )
 
 TINY = ModelSettings(width=16, heads=2, layers=2)
-SHORT = TrainSettings(steps=24, batch=4, time=32, learning_rate=1e-2, steps_per_dispatch=6)
+SHORT = TrainSettings(steps=24, batch=4, time=32, learning_rate=1e-2, grid=(1.0,), steps_per_dispatch=6)
 BASELINES = {**SPACE.baselines(), **SPACE.outside_references()}
 EXPLODES = """
 import jax.numpy as jnp

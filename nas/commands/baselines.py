@@ -239,7 +239,8 @@ def markdown(report: dict[str, Any]) -> str:
         f"{train['batch']} x {train['time']} bytes of {corpus['name']} (sha256 {corpus['sha256'][:16]}); "
         f"training seeds {', '.join(map(str, report['seeds']))}; {report['core_minutes']:.1f} minutes of trials in "
         "all. No trial is stopped early. Each architecture is trained up to "
-        f"step {report['first_rung']} with every peak learning rate of {', '.join(f'{rate:g}' for rate in report['grid'])}, and goes on with the best.",
+        f"step {report['first_rung']} with every peak learning rate of "
+        f"{', '.join(f'{rate:g}' for rate in report['grid'])}, and goes on with the best.",
         "",
         *_table(report),
         "Bits per byte on the validation split: mean over the seeds, ± the standard error of that mean; range over the "
