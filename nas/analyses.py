@@ -34,6 +34,7 @@ class Analyses:
         siblings = self._siblings.setdefault(kin, deque(maxlen=_SIBLINGS))
         before = self._space.describe(parents[0].candidate.source) if parents else {}
         change = lessons.change_of(before, self._space.describe(candidate.source), candidate.operator)
-        said = lessons.analyse(trial, parents, list(siblings), gain, self._archive.noise(self._steps), change)
+        noise = self._archive.noise_of_difference(self._steps)
+        said = lessons.analyse(trial, parents, list(siblings), gain, noise, change)
         siblings.append(trial)
         return {"event": "analysis", **said}

@@ -2,14 +2,24 @@
 
 import random
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
+from nas.noise import Noise
 from nas.statistics import pooled_deviation
 from nas.types import Candidate, Fitness, Trial
 
 Curve = Mapping[int, float]
 _NOBODY: Mapping[str, int] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Bits per byte gained over the better parent, and the optimizer step at which both were measured."""
+
+    bits_per_byte: float
+    step: int
 
 
 class Archive:
@@ -26,6 +36,17 @@ class Archive:
         self._trials: dict[str, Trial] = {}  # candidate id -> its trial at the search's training seed
         self._repeats: dict[str, list[Curve]] = {}  # candidate id -> curves at every seed
         self._children: Counter[str] = Counter()
+        self._noise = Noise()  # as it was measured at the start of the search
+
+    def settle(self, noise: Noise) -> None:
+        """Takes in the noise as the search has measured it: repeats that come later do not change it."""
+        self._noise = noise
+
+    def rescore(self, scored: Callable[[Trial], Trial]) -> None:
+        """Ranks anew, by the scores that `scored` gives; what comes back without one keeps the one it had."""
+        for name, trial in self._trials.items():
+            if isinstance((new := scored(trial)).outcome, Fitness):
+                self._trials[name] = new
 
     def add(self, trial: Trial) -> None:
         """Keeps a trained trial; others have nothing to keep, and what is held must be nobody's parent.
@@ -75,16 +96,30 @@ class Archive:
         return chosen
 
     def noise(self, step: int) -> float:
-        """Standard deviation of bits per byte at `step` over training seeds, pooled; 0 while nothing was repeated."""
+        """Standard deviation of bits per byte at `step` over training seeds; 0 while nothing was repeated.
+
+        As it was settled at the start; where it was not, pooled over whatever was repeated so far.
+        """
+        if step in self._noise.score:
+            return self._noise.score[step].deviation
         return pooled_deviation(
             [[curve[step] for curve in curves if step in curve] for curves in self._repeats.values()]
         )
 
-    def gain(self, child: Trial) -> float | None:
-        """Bits per byte that a child gained over its best parent, at the last rung that both reached.
+    def noise_of_difference(self, step: int) -> float:
+        """Standard deviation of the difference of two candidates at `step` and at one seed, as a gain is measured.
+
+        Where it was not settled, that of one score: a pair that shares its seed differs by less than one would think.
+        """
+        settled = self._noise.difference.get(step)
+        return self.noise(step) if settled is None else settled.deviation
+
+    def gain(self, child: Trial) -> Gain | None:
+        """What a child gained over its best parent, at the last rung that both reached.
 
         None if it has no parent in the archive or no rung in common. 0 for a loss, and for a gain within one standard
-        deviation of the noise.
+        deviation of the noise: that of a difference, since both were trained with the search's own seed, on the same
+        batches in the same order.
         """
         curve = curve_of(child)
         gains = []
@@ -98,7 +133,7 @@ class Archive:
         if not gains:
             return None
         gain, step = min(gains)
-        return gain if gain > self.noise(step) else 0.0
+        return Gain(gain if gain > self.noise_of_difference(step) else 0.0, step)
 
 
 def curve_of(trial: Trial) -> dict[int, float]:

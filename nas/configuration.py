@@ -31,8 +31,9 @@ _CHANGEABLE_IN_REPLAY = (
     *("proposer", "name", "results_dir", "notes_dir"),
     *("budget.minutes", "sandbox", "execution", "tracking"),
 )
+_BEFORE = {"search.noise_baselines": 1}  # what a journal says that was written before there was such a setting
 _ALWAYS_IN_REPLAY = ("proposer", "name", "results_dir", "resume")  # named or not
-_FREE = ("llm.extra_body",)  # mappings whose keys are not ours
+_FREE = ("llm.extra_body", "fitness.probes")  # mappings whose keys are not ours
 _HINTS = (
     "To append to your config",
     "Config search path:",
@@ -67,6 +68,15 @@ def settings_of(config: DictConfig | Mapping[str, Any]) -> Settings:
         raise ConfigurationError("; ".join(_sentence(problem) for problem in error.errors())) from error
     except OmegaConfBaseException as error:
         raise ConfigurationError(_one_line(error)) from error
+
+
+def as_recorded(config: Mapping[str, Any]) -> Settings:
+    """The settings that a journal begins with; an older one is read as what its search did.
+
+    Raises:
+      ConfigurationError: if they are damaged.
+    """
+    return settings_of(_nested(_BEFORE | _flat(config)))
 
 
 def _sentence(problem: Any) -> str:
@@ -164,7 +174,7 @@ def _changed(
     recorded: Mapping[str, Any], asked: Settings, overrides: Sequence[str], changeable: Sequence[str], why: str
 ) -> dict[str, Any]:
     """Dotted name -> value: as recorded, and as asked where an override names what may be changed."""
-    values, new = _flat(recorded), _flat(asdict(asked))
+    values, new = _BEFORE | _flat(recorded), _flat(asdict(asked))
     for override in overrides:
         key = override.partition("=")[0].lstrip("+")
         if key != "resume" and not _is_in(key, changeable):

@@ -14,7 +14,7 @@ from typing import Any
 from nas.journal import Event
 
 RECORD_ENDS = "the record ends here"  # a search's reason to end
-_ENGINE = ("ask", "rung", "trial")  # what happens again by itself; the rest is followed
+_ENGINE = ("ask", "rung", "trial", "noise")  # what happens again by itself; the rest is followed
 _APART = ("search", "resume", "end", "review")
 _CLOCKS = ("time", "seconds", "tokens_per_second", "peak_bytes")  # and whatever ends in _seconds
 _OWN = ("name", "results_dir", "notes_dir", "resume", "proposer", "execution", "tracking", "sandbox", "budget", "llm")
@@ -46,7 +46,8 @@ class Script:
             return
         indices = self._left[_key(event)]
         if not indices:
-            if event["event"] != "rung":  # a scheduler may let a trial go further where others ended in another order
+            # A scheduler may let a trial go further where others ended in another order; older records lack the others.
+            if event["event"] not in ("rung", "noise") and event.get("tripwire") != "fidelity":
                 self._depart(f"the record has no such event as {_in_words(event)}")
             return
         index = indices.popleft()

@@ -1,8 +1,8 @@
 """The search as ask and tell: pure of Ray, MLflow and JAX.
 
-`ask` hands out trials: first the baselines and repeats of one of them for the noise, then proposals, at the end fresh
-seeds for the best candidate and the best baseline. `tell` takes outcomes. Every event goes to the journal before anyone
-else hears of it; a search is resumed by replaying its journal through the same code.
+`ask` hands out trials: first the baselines and repeats of some for the noise, then proposals, at the end fresh seeds
+for the best candidate and the best baseline (`nas.comparisons`). `tell` takes outcomes. Every event goes to the journal
+before anyone else hears of it; a search is resumed by replaying its journal through the same code.
 
 What is too good is told as a score and kept as `Held` (see `nas.tripwires`): it is recorded, and spent its budget, but
 nothing is learned from it until the journal has a person's word (`nas review`), which counts from the next resume on.
@@ -11,12 +11,11 @@ A proposer that takes its time works ahead (`nas.background`): its proposals are
 worker is free, and are handed out as they come. Where nothing comes of one, or in time, the grammar takes its place.
 """
 
-import math
 import random
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
 
@@ -25,11 +24,16 @@ from nas.ahead import Pace, Stage, Threads
 from nas.analyses import Analyses
 from nas.archive import Archive
 from nas.background import Background, Work
-from nas.errors import UserError
+from nas.comparisons import Comparison, Comparisons, rung_steps
+from nas.comparisons import baselines_of as baselines_of
+from nas.fidelity import Audit
 from nas.journal import Event
 from nas.meta import make_policy
+from nas.noise import Noise, noise_from_json, noise_to_json
+from nas.notices import Notices
 from nas.proposers import AheadProposer, Exhausted, Proposal, Request, make_proposer
 from nas.replay import Script
+from nas.scores import Scores
 from nas.settings import Settings
 from nas.space import NotApplicable, SearchSpace
 from nas.types import (
@@ -87,6 +91,7 @@ class Search:
       compressed_bits_per_byte: LZMA's, of the validation text; None: nobody is held for a loss below it.
       ahead: who proposes in the background; None for a proposer that the search can wait for.
       script: the record of an earlier search, for its proposals to be made at the same points again.
+      noise: as an earlier search has measured it, which then need not be done again.
     """
 
     def __init__(
@@ -99,6 +104,7 @@ class Search:
         compressed_bits_per_byte: float | None = None,
         ahead: AheadProposer | None = None,
         script: Script | None = None,
+        noise: Noise | None = None,
     ):
         self.settings = settings
         outside = {candidate.id for candidate in space.outside_references().values()}
@@ -114,7 +120,14 @@ class Search:
         self._journal = record
         self._clock = clock
         self._script = script
-        self._baselines = baselines_of(settings, space)
+        self._comparisons = Comparisons(settings, space, self.trials)
+        self._scores = Scores(settings, self._comparisons.baselines)
+        self.audit = Audit(rung_steps(settings), settings.search.fidelity_bound, settings.search.fidelity_trials)
+        self._notices = Notices(settings.tripwire, len(self._operators) > 1, self.audit)
+        self.noise = Noise()
+        self.noise_source: str | None = None  # "measured" | "cached", once the journal has it
+        self._cached_noise = noise
+        self._spared = 0  # repeats that were not trained, since the noise was known
         self._background = self._made_background(ahead) if ahead else None
         self._waiting_since: float | None = None  # for a proposal that is being made
         self._closed = False  # what is made in the background
@@ -133,12 +146,8 @@ class Search:
         self._unfinished: list[Assignment] = []  # of an earlier, interrupted run
         self._decided: set[str] = set()  # held trials that a person has accepted or refused
         self._accepted: dict[str, Fitness] = {}  # of these, what was accepted: trial -> its score
-        window = settings.tripwire.collapse_window
-        self._last_families: deque[str] = deque(maxlen=window)  # of trained candidates
-        self._last_operators: deque[str] = deque(maxlen=window)  # of proposals
         self._analyses = Analyses(space, self.archive, settings.train.steps)
         self._unanalysed: dict[str, Event] = {}  # trial -> what rules say of it, until the journal has it
-        self._collapsed = False  # since the last notice
 
     def _made_background(self, ahead: AheadProposer) -> Background:
         settings = self.settings.llm
@@ -152,6 +161,12 @@ class Search:
         self._heed(event)
 
     def _heed(self, event: Event) -> None:
+        if event["event"] == "notice":
+            self._notices.take(event)
+        elif event["event"] == "noise":
+            self._settle(event)
+        if self._scores.heed(event):
+            self.archive.rescore(self._scores.scored)
         if self._script:
             self._script.saw(event)
         if self._background:
@@ -211,9 +226,8 @@ class Search:
             if not self.in_flight:
                 self.stop(f"budget.trials={cap}")
             return None
-        for candidate, seed, purpose in self._comparisons():
-            if (candidate.id, seed) not in self._compared:
-                return self._assign(Proposal(candidate), purpose, seed)
+        for candidate, seed, purpose in self._due_comparisons():
+            return self._assign(Proposal(candidate), purpose, seed)
         if self._proposing:
             if self.in_flight and not self.archive.possible_parents():
                 return None
@@ -230,7 +244,7 @@ class Search:
 
     def _draw(self, misses: Sequence[str]) -> Assignment | _Draw | None:
         """An operator by the policy's probabilities and parents for it; what is due instead if there is none."""
-        rng = random.Random(f"{self.settings.seed}/{self._asked}/{len(misses)}")
+        rng = random.Random(f"{self.settings.seed}/{self._asked + self._spared}/{len(misses)}")
         in_flight = self._operators_in_flight()
         parents = len(self.archive.possible_parents())
         possible = [
@@ -303,7 +317,8 @@ class Search:
         return self._background.outstanding > 0 and (now - self._waiting_since < self.settings.llm.patience_seconds)
 
     def _advance(self) -> None:
-        """Has as many proposals made as there should be; in a replay, those that the record has next."""
+        """Settles the noise, and has as many proposals made as there should be; in a replay, those of the record."""
+        self._note_noise()
         if self._background is None or self._closed or self.end_reason is not None:
             return
         self._background.go_live()
@@ -321,7 +336,7 @@ class Search:
             return False
         if background.next_repair():
             return background.outstanding < settings.ahead
-        if any((candidate.id, seed) not in self._compared for candidate, seed, _ in self._comparisons()):
+        if self._due_comparisons():
             return False  # the baselines first: they are who a proposal is made of
         most = min(background.pace.depth(), self._proposals_left)
         if self.settings.budget.trials is not None:
@@ -415,20 +430,28 @@ class Search:
             self.stop(cap)
         return self.end_reason is not None
 
-    def _comparisons(self) -> Iterator[tuple[Candidate, int, str]]:
-        """(candidate, training seed, purpose) of every trial beside the proposals that is due now."""
-        seed = self.settings.train.seed
-        baselines = self._baselines
-        yield from ((candidate, seed, "baseline") for candidate in baselines)
-        told = [trial for trial in self.trials.values() if trial.purpose == "baseline"]
-        failed = {trial.candidate.id for trial in told if not isinstance(trial.outcome, Fitness)}
-        repeated = [candidate for candidate in baselines if candidate.id not in failed][:1]
-        for number in range(self.settings.search.noise_seeds):
-            yield from ((candidate, seed + 1 + number, "confirm") for candidate in repeated)
+    def _due_comparisons(self) -> list[Comparison]:
+        """The trials beside the proposals that are due now, and were not handed out."""
+        due = [*self._comparisons.first(self.noise_source is not None)]
         if not self._proposing and all(a.purpose == "confirm" for a in self.in_flight.values()):
-            contenders = [trial.candidate for trial in (self.best("search"), self.best("baseline")) if trial]
-            for number in range(self.settings.search.confirm_seeds):
-                yield from ((candidate, seed + 1 + number, "confirm") for candidate in contenders)
+            due += self._comparisons.last([self.best("search"), self.best("baseline")])
+        return [each for each in due if (each[0].id, each[1]) not in self._compared]
+
+    # noise
+
+    def _note_noise(self) -> None:
+        """Has the noise in the journal as soon as it is known: at once, or when all repeats have ended."""
+        if self.noise_source is not None or self.end_reason is not None:
+            return
+        cached = self._cached_noise if not self._asked else None
+        if noise := cached or self._comparisons.noise():
+            spared = self._comparisons.spared if cached else 0
+            source = "cached" if cached else "measured"
+            self._record({"event": "noise", "source": source, "spared": spared, **noise_to_json(noise)})
+
+    def _settle(self, event: Event) -> None:
+        self.noise, self.noise_source, self._spared = noise_from_json(event), event["source"], event["spared"]
+        self.archive.settle(self.noise)
 
     def _operators_in_flight(self) -> dict[str, int]:
         running = [*self.in_flight.values(), *self._unfinished]
@@ -468,7 +491,7 @@ class Search:
             self._proposed += 1
             self._proposals_left -= counts
             self._copies = self._copies + 1 if duplicate else 0
-            self._last_operators.append(assignment.candidate.operator)
+            self._notices.proposed(assignment.candidate.operator)
             self.archive.note_child(assignment.candidate)
         self._compared.add((assignment.candidate.id, assignment.budget.seed))
         self._seen.setdefault(assignment.candidate.id, assignment.trial)
@@ -504,9 +527,10 @@ class Search:
             if held := self._held(trial):
                 trial = replace(trial, outcome=held)
             gain = self._learn(trial)
-            self._record({"event": "trial", **trial_to_json(trial), "gain": gain, "credit": self._policy.credit()})
-            if collapse := self._new_collapse():
-                self._record_collapse(collapse)
+            trial = self.trials[trial.id]
+            learned = {"gain": gain, "credit": self._policy.credit(), "fidelity": self.audit.to_json()}
+            self._record({"event": "trial", **trial_to_json(trial), **learned})
+            self._give_notice()
             self._analyse(trial, gain)
             self._write_analyses()
             self._advance()
@@ -555,27 +579,31 @@ class Search:
         return self._credit(trial)
 
     def _credit(self, trial: Trial) -> float | None:
-        """Takes an outcome into archive and credit; returns the gain over the parent."""
+        """Takes an outcome into archive, credit and audit; returns the gain over the parent.
+
+        A gain at a rung that does not carry over earns its operator less than it is.
+        """
+        rescores = self._scores.take(trial)
+        trial = self._scores.scored(trial)
         self.trials[trial.id] = trial
         gain = self.archive.gain(trial) if isinstance(trial.outcome, Fitness) else None
+        weight = self.audit.weight(gain.step) if gain else 1.0
         self.archive.add(trial)
+        if rescores:
+            self.archive.rescore(self._scores.scored)
+        self.audit.take(trial)
         if isinstance(trial.outcome, Fitness) and trial.purpose != "confirm":
             self._copies = 0  # there is more to make children of
         if trial.purpose == "search" and isinstance(trial.outcome, Fitness):
-            self._last_families.append(self._space.family(trial.candidate.source))
+            self._notices.trained(self._space.family(trial.candidate.source))
         if trial.purpose == "search" and _is_evidence(trial.outcome):
-            self._policy.update(trial.candidate.operator, max(gain or 0.0, 0.0))
-        return gain
+            self._policy.update(trial.candidate.operator, weight * max(gain.bits_per_byte if gain else 0.0, 0.0))
+        self._notices.look()
+        return gain.bits_per_byte if gain else None
 
-    def _new_collapse(self) -> str | None:
-        """Onto what the search has collapsed, in a sentence; once, until it has cleared."""
-        operators = list(self._last_operators) if len(self._operators) > 1 else []
-        reason = tripwires.collapse(list(self._last_families), operators, self.settings.tripwire)
-        known, self._collapsed = self._collapsed, reason is not None
-        return None if known else reason
-
-    def _record_collapse(self, reason: str) -> None:
-        self._record({"event": "notice", "tripwire": "collapse", "reason": reason})
+    def _give_notice(self) -> None:
+        for event in self._notices.due():
+            self._record(event)
 
     def rungs_of(self, trial: str) -> tuple[Rung, ...]:
         """What was measured so far of a running trial."""
@@ -587,7 +615,6 @@ class Search:
     def replay(self, events: Iterable[Event]) -> None:
         """Takes in the journal of an earlier run: what had ended stays ended, what was running is handed out again."""
         running: dict[str, Assignment] = {}
-        untold: str | None = None  # a collapse whose notice the kill came before
         for event in events:
             if event["event"] == "ask":
                 assignment = Assignment(
@@ -602,18 +629,14 @@ class Search:
                 running.pop(event["id"], None)
                 trial = trial_from_json(event)
                 gain = self._learn(trial)
-                untold = self._new_collapse() or untold
                 self._heed(event)
-                self._analyse(trial, gain)
+                self._analyse(self.trials[trial.id], gain)
                 continue
             elif event["event"] == "analysis":
                 self._unanalysed.pop(event["trial"], None)
             elif event["event"] == "review":
                 self._take_decision(event)
-                untold = self._new_collapse() or untold
-            elif event["event"] == "notice" and event["tripwire"] == "collapse":
-                untold = None
-            elif event["event"] == "notice":
+            elif event["event"] == "notice" and event["tripwire"] == "llm":
                 self._away = event["reason"]
             elif event["event"] == "end":
                 self._copies = 0  # whoever goes on with a search that found nothing new wants it to try again
@@ -621,8 +644,7 @@ class Search:
         self._unfinished = [
             Assignment(a.trial, a.candidate, a.purpose, a.budget, self.rungs_of(a.trial)) for a in running.values()
         ]
-        if untold:
-            self._record_collapse(untold)
+        self._give_notice()
         self._write_analyses()
 
     def _take_decision(self, event: Event) -> None:
@@ -681,29 +703,6 @@ class Search:
     def _told(self) -> list[Trial]:
         with self._lock:
             return list(self.trials.values())
-
-
-def baselines_of(settings: Settings, space: SearchSpace) -> list[Candidate]:
-    """The baselines of a search, the reference first.
-
-    Raises:
-      UserError: if the settings name one that is not there.
-    """
-    available = {**space.baselines(), **space.outside_references()}
-    names = settings.search_space.baselines or space.starters
-    if unknown := [name for name in names if name not in available]:
-        raise UserError(f"search_space.baselines: no {', '.join(unknown)}; there are {', '.join(available)}")
-    return [available[name] for name in sorted(names, key=lambda name: name != space.reference)]
-
-
-def rung_steps(settings: Settings) -> tuple[int, ...]:
-    """Optimizer steps at which a trial is measured: the first rung, then each `reduction_factor` times further."""
-    steps, rungs = settings.train.steps, []
-    rung: float = max(1, round(settings.scheduler.first_rung * steps))
-    while math.ceil(rung) < steps:
-        rungs.append(math.ceil(rung))  # the first one at or beyond the scheduler's own milestone
-        rung *= settings.scheduler.reduction_factor
-    return tuple(sorted({*rungs, steps}))
 
 
 def _is_evidence(outcome: Outcome) -> bool:

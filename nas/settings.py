@@ -260,12 +260,38 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class FitnessSettings:
-    """What ranks candidates: `kind` names a function in `nas.fitness`."""
+    """What ranks candidates that reached the same rung; which of them go on is the scheduler's, by bits per byte.
+
+    Attributes:
+      kind: "bits_per_byte" | "weighted" (bits per byte gained over the reference baseline, and the weights below).
+      tokens_per_second, peak_bytes, state_bytes, flops_per_token: bits per byte that twice the speed, half the memory,
+        half the state, half the FLOPs of the reference baseline are worth; for "weighted".
+      probes: probe task -> bits per byte that its score is worth; for "weighted".
+      judge: weight of the LLM judge's opinion (`llm.judge`), who sees no score; at most 0.2, and 0 is off.
+    """
 
     kind: str = "bits_per_byte"
+    tokens_per_second: float = 0.0
+    peak_bytes: float = 0.0
+    state_bytes: float = 0.0
+    flops_per_token: float = 0.0
+    probes: Mapping[str, float] = field(default_factory=dict)
+    judge: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(self.kind == "bits_per_byte", f"fitness.kind={self.kind}: there is bits_per_byte")
+        kinds = ("bits_per_byte", "weighted")
+        _require(self.kind in kinds, f"fitness.kind={self.kind}: there are {' and '.join(kinds)}")
+        weights = {
+            name: getattr(self, name) for name in ("tokens_per_second", "peak_bytes", "state_bytes", "flops_per_token")
+        }
+        weights |= {f"probes.{name}": weight for name, weight in self.probes.items()}
+        for name, weight in weights.items():
+            _require(0 <= weight <= 1, f"fitness.{name}={weight} must be in [0, 1] bits per byte")
+        used = [name for name, weight in weights.items() if weight]
+        _require(self.kind == "weighted" or not used, f"fitness.{''.join(used[:1])} needs fitness=weighted")
+        _require(
+            0 <= self.judge <= 0.2, f"fitness.judge={self.judge} must be in [0, 0.2]: an opinion is no measurement"
+        )
 
 
 @dataclass(frozen=True)
@@ -429,18 +455,28 @@ class SearchSettings:
       trials: candidates to propose, beside the baselines.
       elites: parents are chosen among so many best.
       confirm_seeds: fresh training seeds for the best candidate and the best baseline at the end.
-      noise_seeds: extra seeds of the reference baseline, which measure the noise.
+      noise_seeds: extra seeds of some baselines, which measure the noise; none are needed where an earlier search of
+        the same configuration on such a machine has measured it.
+      noise_baselines: how many are repeated, the reference first.
+      fidelity_bound: a rung whose rank correlation with the last one is under it, interval and all, is weighted down,
+      fidelity_trials: over so many trials that reached both.
     """
 
     trials: int = 24
     elites: int = 8
     confirm_seeds: int = 2
     noise_seeds: int = 1
+    noise_baselines: int = 4
+    fidelity_bound: float = 0.3
+    fidelity_trials: int = 8
 
     def __post_init__(self) -> None:
         _require(self.trials >= 0, f"search.trials={self.trials} must not be negative")
         _require(self.elites >= 1, f"search.elites={self.elites} must be at least 1")
         _require(min(self.confirm_seeds, self.noise_seeds) >= 0, "search.*_seeds must not be negative")
+        _require(self.noise_baselines >= 1, f"search.noise_baselines={self.noise_baselines} must be at least 1")
+        _require(0 <= self.fidelity_bound <= 1, f"search.fidelity_bound={self.fidelity_bound} must be in [0, 1]")
+        _require(self.fidelity_trials >= 4, f"search.fidelity_trials={self.fidelity_trials} must be at least 4")
 
 
 @dataclass(frozen=True)
@@ -502,3 +538,4 @@ class Settings:
             self.proposer.kind != "llm" or bool(self.llm.models),
             "proposer=llm needs llm.models=[NAME], and llm.base_url=URL unless it is OpenAI's own",
         )
+        _require(not self.fitness.judge or self.llm.judge, f"fitness.judge={self.fitness.judge} needs llm.judge=true")

@@ -95,7 +95,7 @@ TRUSTING = TripwireSettings(least_leap=100.0, collapse=1.0, collapse_window=100_
 def make_settings(meta: str = "ducb", tripwire: TripwireSettings = TRUSTING, **search: Any) -> Settings:
     return Settings(
         seed=3,
-        search=SearchSettings(**search),
+        search=SearchSettings(**{"noise_baselines": 1, **search}),
         meta=MetaSettings(meta),
         train=TrainSettings(steps=40),
         tripwire=tripwire,

@@ -9,7 +9,7 @@ from types import ModuleType
 
 from nas import journal as journals
 from nas import knowledge
-from nas.configuration import settings_of
+from nas.configuration import as_recorded
 from nas.errors import UserError
 from nas.journal import Event
 from nas.llm.client import key_of as key_in
@@ -40,7 +40,7 @@ def record_at(folder: Path) -> Record:
     events = journals.read(folder / "journal.jsonl")
     if not events or events[0]["event"] != "search":
         raise journals.JournalError(f"proposer.path={folder}: there is no search in this folder")
-    settings = settings_of(events[0]["config"])
+    settings = as_recorded(events[0]["config"])
     if settings.proposer.kind == "replay":  # of a replay: what it replayed
         settings = replace(settings, proposer=ProposerSettings(**events[0]["proposer"]))
     return Record(folder.name, settings, events)

@@ -19,11 +19,13 @@ from nas import journal as journals
 from nas import replay as replays
 from nas.commands import proposing
 from nas.commands.containment import contained
+from nas.commands.kept_noise import keep_noise, noise_file, read_noise
 from nas.commands.proposing import Record
 from nas.configuration import replayed, resumed
 from nas.errors import UserError
 from nas.journal import Event, Journal
 from nas.live import LiveView
+from nas.noise import Noise, noise_from_json
 from nas.replay import RECORD_ENDS
 from nas.search import Assignment, Search, baselines_of, rung_steps
 from nas.settings import ProposerSettings, Settings
@@ -108,7 +110,11 @@ def _run(
         view = stack.enter_context(LiveView(folder.name, settings.search.trials, console, review))
         view.catch_up(events)
         tally = Tally()
-        listeners = [view.write, tally.take, lambda event: _store_trial(folder, event)]
+        kept = noise_file(settings, space, corpus)
+        listeners = [
+            *(view.write, tally.take, lambda event: _store_trial(folder, event)),
+            lambda event: keep_noise(kept, event, settings),
+        ]
         for event in events:
             tally.take(event)
             _store_trial(folder, event)
@@ -139,6 +145,7 @@ def _run(
             compressed_bits_per_byte=corpus.compressed_bits_per_byte,
             ahead=ahead,
             script=proposing.script_of(replay),
+            noise=_known_noise(kept, settings, events, replay, console),
         )
         stack.callback(searched.close)
         searched.replay(events)
@@ -166,6 +173,21 @@ def _run(
     if replay:
         console.print(_compared(replay, folder), soft_wrap=True, markup=False)
     return _exit_code(searched.end_reason or "")
+
+
+def _known_noise(
+    kept: Path, settings: Settings, events: Sequence[Event], replay: Record | None, console: Console
+) -> Noise | None:
+    """The noise that need not be measured. A resumed search has its own; a replay does as its record did."""
+    if replay:
+        cached = [event for event in replay.events if event["event"] == "noise" and event["source"] == "cached"]
+        return noise_from_json(cached[0]) if cached else None
+    if events or not settings.search.noise_seeds:
+        return None
+    noise, problem = read_noise(kept, settings)
+    if problem:
+        console.print(problem, markup=False, soft_wrap=True)
+    return noise
 
 
 def _compared(replay: Record, folder: Folder) -> str:
@@ -298,7 +320,10 @@ def _spec(
 
 
 def _best_so_far(searched: Search) -> float:
-    """Bits per byte that a candidate must beat to be a contender."""
+    """Bits per byte that a candidate must beat to be a contender; any, where more than these make the score."""
+    fitness = searched.settings.fitness
+    if fitness.kind != "bits_per_byte" or fitness.judge:
+        return ANY
     best = [trial.outcome for trial in (searched.best("search"), searched.best("baseline")) if trial]
     return min((fitness.bits_per_byte for fitness in best if isinstance(fitness, Fitness)), default=ANY)
 

@@ -1,0 +1,97 @@
+"""The noise of a configuration on a kind of machine, kept for the next search of it in `results_dir/.cache/`.
+
+It is a convenience: the journal of each search has the noise that was used in it, and a resume or a replay takes that.
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import tempfile
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nas.commands.measuring import kept_in
+from nas.comparisons import baselines_of, rung_steps
+from nas.journal import Event
+from nas.noise import Noise, noise_from_json
+from nas.settings import Settings
+from nas.space import SearchSpace
+from nas.tasks.corpus import Corpus
+
+_LIBRARIES = ("jaxlib", "einops")  # beside those that every kept result depends on
+
+
+def noise_file(settings: Settings, space: SearchSpace, corpus: Corpus) -> Path:
+    """Where the noise of these settings is kept: a name made of all that it depends on.
+
+    That is the model, the training and its seed, the task, the corpus, the rungs, what is repeated and how often, the
+    sources of engine and space, the libraries, and the kind of machine.
+    """
+    depends_on = {
+        **{part: asdict(getattr(settings, part)) for part in ("model", "train", "task")},
+        "corpus": corpus.sha256,
+        "rungs": rung_steps(settings),
+        "repeats": [settings.search.noise_seeds, settings.search.noise_baselines],
+        "baselines": [candidate.id for candidate in baselines_of(settings, space)],
+        "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "machine": machine_kind(settings),
+    }
+    return kept_in(settings, "noise", depends_on)
+
+
+def machine_kind(settings: Settings) -> dict[str, Any]:
+    """What a training computes on: processors and accelerators by their model names, and the cluster if it is elsewhere.
+
+    Without starting JAX: this is the process that forks no training and holds no accelerator.
+    """
+    execution = settings.execution
+    return {
+        "processor": [platform.machine(), *_named(Path("/proc/cpuinfo"), "model name")[:1]],
+        "accelerators": sorted(
+            name for file in Path("/proc/driver/nvidia/gpus").glob("*/information") for name in _named(file, "Model")
+        ),
+        "tpus": len([*Path("/dev").glob("accel[0-9]*")]),
+        "per_trial": [execution.gpus_per_trial > 0, execution.tpus_per_trial > 0],
+        "cluster": execution.address,
+    }
+
+
+def _named(file: Path, name: str) -> list[str]:
+    """The values of `name: value` in a file of /proc; none where there is no such file."""
+    try:
+        lines = file.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    return [value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == name]
+
+
+def read_noise(file: Path, settings: Settings) -> tuple[Noise | None, str | None]:
+    """(what is kept, why it can't be used in a sentence); neither where nothing is kept."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None, None
+    except (OSError, ValueError) as error:
+        return None, f"the noise kept in {file} can't be read ({error}), so it is measured anew"
+    try:
+        return noise_from_json(json.loads(text), rung_steps(settings)), None
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        return None, f"the noise kept in {file} is damaged, so it is measured anew"
+
+
+def keep_noise(file: Path, event: Event, settings: Settings) -> None:
+    """Keeps what an event of the journal says was measured, if it is whole. A full disk loses only this."""
+    if event["event"] != "noise" or event["source"] != "measured":
+        return
+    kept = {kind: event[kind] for kind in ("score", "difference")}
+    if {str(step) for step in rung_steps(settings)} - kept["score"].keys():
+        return
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=file.name)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as written:
+            json.dump(kept, written)
+        os.replace(name, file)  # whole or not at all
