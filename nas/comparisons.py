@@ -56,7 +56,11 @@ class Comparisons:
     def noise(self) -> Noise | None:
         """What the repeats say, once all have ended; None until then, and where there are none."""
         repeats = list(self._repeats())
-        told = {(trial.candidate.id, trial.budget.seed): trial for trial in self._trials.values()}
+        told = {
+            (trial.candidate.id, trial.budget.seed): trial
+            for trial in self._trials.values()
+            if trial.purpose != "search"  # a proposal that copies a baseline was rejected, and is no repeat of it
+        }
         due = [(candidate.id, seed) for candidate, seed, _ in self.first(noise_is_known=False)]
         if not repeats or any(key not in told for key in due):
             return None

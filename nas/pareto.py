@@ -34,8 +34,8 @@ class Front:
     Attributes:
       trials: on the front, candidates and baselines, in the order given.
       hypervolume: of all points, where the baselines' range in each objective is 1 (FLOPs and state in octaves) and the
-        reference point is a tenth beyond the worst baseline in each. So it compares only between searches with the
-        same baselines.
+        reference point is a tenth beyond the worst baseline in each; where they do not differ, a bit or an octave takes
+        the range's place. So it compares only between searches with the same baselines.
       of_baselines: of the baselines alone.
     """
 

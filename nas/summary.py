@@ -10,6 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nas import pareto
+from nas.pareto import Front, Point
+from nas.scores import state_bytes, stateless_bytes
 from nas.search import Search
 from nas.statistics import Interval, mean_interval, standard_deviation
 from nas.tally import Tally
@@ -57,8 +60,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        candidate = self.trial.candidate
-        return printable(candidate.name) or f"{printable(candidate.operator)} {candidate.id}"
+        return _name(self.trial)
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,9 @@ class Summary:
       gain: best baseline's bits per byte minus the best candidate's, paired over fresh seeds (those by which neither
         was chosen); None if there are none.
       noise: standard deviation of bits per byte over training seeds.
+      seeds: what is known of the noise, in a sentence.
+      fidelity: whether each early rung tells what the last one says, a line each; none with too few trials.
+      front: the Pareto front of what was trained to the end, and `on_front` the names of who is on it.
       more_trials: how many to go on with; None if the proposer has no more.
       waiting: ids of held trials that no person has decided on; none of them is in anything else here.
       llm: what the language models did, in lines of plain text; none where there was no model.
@@ -84,6 +89,10 @@ class Summary:
     more_trials: int | None = None
     waiting: Sequence[str] = ()
     llm: Sequence[str] = ()
+    seeds: str = ""
+    fidelity: Sequence[str] = ()
+    front: Front | None = None
+    on_front: Sequence[str] = ()
 
     def verdict(self) -> str:
         """The result in one sentence."""
@@ -117,8 +126,8 @@ class Summary:
             name = row.name.replace("|", "\\|")  # in a cell
             lines.append(_line([name, _scores(row.scores), *[_scores(row.held_out)][:held_out], row.seeds]))
         waiting = [f"Held until a person has decided: {', '.join(self.waiting)}."] if self.waiting else []
-        llm = [_as_text(line) for line in self.llm]
-        return "\n".join([self.verdict(), "", *lines, "", f"Candidates: {self._tally()}.", *waiting, *llm])
+        told = [_as_text(line) for line in (self.seeds, *self.fidelity, *self._front(), *self.llm) if line]
+        return "\n".join([self.verdict(), "", *lines, "", f"Candidates: {self._tally()}.", *waiting, *told])
 
     def show(self, console: Console, folder: Path, reason: str) -> None:
         """Prints the result and the next commands."""
@@ -148,7 +157,9 @@ class Summary:
             )
         console.print(table)
         lines = [
-            f"Candidates: {self._tally()}. Noise over seeds: {self.noise:.4f} bits per byte.",
+            f"Candidates: {self._tally()}. {self.seeds}".rstrip(),
+            *self.fidelity,
+            *self._front(),
             *self.llm,
             self.verdict(),
             f"Ended: {_reason(printable(reason))}",
@@ -160,6 +171,12 @@ class Summary:
         lines += ["Next:", *(f"  {command:<58} {what}" for command, what in self._next(folder, reason))]
         for line in lines:
             console.print(line, soft_wrap=True, markup=False)  # brackets in a name or a path are just that
+
+    def _front(self) -> list[str]:
+        if self.front is None:
+            return []
+        grown = f"{self.front.of_baselines:.3f} by the baselines, {self.front.hypervolume:.3f} with the candidates"
+        return [f"Pareto front ({pareto.OBJECTIVES}): {', '.join(self.on_front)}. Hypervolume: {grown}."]
 
     def _tally(self) -> str:
         return ", ".join(f"{count} {printable(kind)}" for kind, count in sorted(self.outcomes.items())) or "none"
@@ -190,6 +207,7 @@ def summarize(search: Search, top: int = 5, llm: Tally | None = None) -> Summary
       llm: what the language models did, counted from the journal's events.
     """
     best, baseline = search.best("search"), search.best("baseline")
+    front = front_of(search)
     rows = [
         _row(search, trial, by_seed)
         for purpose in ("search", "baseline")
@@ -206,7 +224,60 @@ def summarize(search: Search, top: int = 5, llm: Tally | None = None) -> Summary
         more_trials=None if search.exhausted else max(2 * search.settings.search.trials, 1),
         waiting=[trial.id for trial in search.waiting()],
         llm=_llm(llm) if llm else [],
+        seeds=_seeds(search),
+        fidelity=_fidelity(search),
+        front=front,
+        on_front=[_name(search.trials[trial]) for trial in front.trials] if front else [],
     )
+
+
+def front_of(search: Search) -> Front | None:
+    """The Pareto front of baselines and candidates that were trained to the end; None without such a baseline."""
+    stateless = stateless_bytes(search.settings)
+    return pareto.front(
+        [
+            Point(
+                trial.id,
+                trial.outcome.bits_per_byte,
+                trial.outcome.flops_per_token,
+                state_bytes(trial.certificate, stateless),
+                baseline=trial.purpose == "baseline",
+            )
+            for trial in search.archive.ranked()
+            if isinstance(trial.outcome, Fitness) and trial.outcome.step >= trial.budget.steps
+        ]
+    )
+
+
+def _seeds(search: Search) -> str:
+    """How far training seeds differ, each deviation with its 95% interval where it was measured."""
+    step = search.settings.train.steps
+    if step not in search.noise.score:
+        return f"Noise over seeds: {search.archive.noise(step):.4f} bits per byte."
+    score, difference = search.noise.score[step], search.noise.difference[step]
+    kept = ", kept from an earlier search" if search.noise_source == "cached" else ""
+    return (
+        f"Noise over seeds: {score} bits per byte; of a difference at one seed: {difference} "
+        f"({score.freedom:.1f} and {difference.freedom:g} degrees of freedom{kept})."
+    )
+
+
+def _fidelity(search: Search) -> list[str]:
+    lines = []
+    for found in search.audit.found():
+        weight = search.audit.weight(found.step)
+        doubt = "" if weight == 1 else f"; it does not carry over, and gains there count {weight:.2f}"
+        lines.append(f"Fidelity of {found}{doubt}.")
+    if any(found.trials < found.reached for found in search.audit.found()):
+        lines.append(
+            "Only what survives a rung reaches the last: that narrows the range, and understates the correlation."
+        )
+    return lines
+
+
+def _name(trial: Trial) -> str:
+    candidate = trial.candidate
+    return printable(candidate.name) or f"{printable(candidate.operator)} {candidate.id}"
 
 
 def _llm(tally: Tally) -> list[str]:

@@ -43,9 +43,9 @@ def noise_file(settings: Settings, space: SearchSpace, corpus: Corpus) -> Path:
 
 
 def machine_kind(settings: Settings) -> dict[str, Any]:
-    """What a training computes on: processors and accelerators by their model names, and the cluster if it is elsewhere.
+    """What a training computes on: processors and accelerators by their model names, and the cluster if there is one.
 
-    Without starting JAX: this is the process that forks no training and holds no accelerator.
+    Found without JAX: the engine's own process holds no accelerator.
     """
     execution = settings.execution
     return {

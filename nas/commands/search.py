@@ -168,7 +168,8 @@ def _run(
         summary = summarize(searched, llm=tally)
         _store_best(folder, summary)
         best = summary.best.id if summary.best else None
-        record({"event": "end", "reason": searched.end_reason, "best": best, "summary": summary.markdown()})
+        front = {"pareto": asdict(summary.front)} if summary.front else {}
+        record({"event": "end", "reason": searched.end_reason, "best": best, "summary": summary.markdown(), **front})
     summary.show(console, folder.path, searched.end_reason or "")
     if replay:
         console.print(_compared(replay, folder), soft_wrap=True, markup=False)

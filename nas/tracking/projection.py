@@ -19,6 +19,7 @@ class Projection:
             "ask": self._ask,
             "rung": self._rung,
             "trial": self._trial,
+            "noise": self._noise,
             "notice": self._notice,
             "review": self._review,
             "draw": self._draw,
@@ -64,6 +65,8 @@ class Projection:
         self._waiting: dict[str, tuple[Event, Write]] = {}
         self._best: float | None = None
         self._weights: dict[str, float] = {}
+        self._measurement: dict[str, float] = {}  # of the noise
+        self._front: set[str] = set()
         corpus = words.mapping(event.get("corpus"))
         versions = {f"version.{name}": value for name, value in words.mapping(event.get("versions")).items()}
         sha256 = words.clean(corpus.get("sha256"))
@@ -183,6 +186,16 @@ class Projection:
         if bits is not None and event.get("purpose") != "confirm":
             self._best = bits if self._best is None else min(self._best, bits)
 
+    def _noise(self, event: Event) -> list[Write]:
+        """How far seeds differ: among the search's metrics from the next finished trial on."""
+        for kind in ("score", "difference"):
+            for step, estimate in words.mapping(event.get(kind)).items():
+                for name in ("deviation", "freedom"):
+                    value = words.number(words.mapping(estimate).get(name))
+                    if value is not None:
+                        self._measurement[f"noise.{kind}.{name}.step_{step}"] = value
+        return [self._write(tags=words.tags({"noise": event.get("source")}))]
+
     def _notice(self, event: Event) -> list[Write]:
         return [self._write(tags=words.tags({f"notice.{words.clean(event.get('tripwire'))}": event.get("reason")}))]
 
@@ -271,6 +284,8 @@ class Projection:
             "in_flight": len(self._open),
             "best_bits_per_byte": self._best,
             **self._llm(),
+            **self._measurement,
+            **_fidelity(event),
             **{f"weight.{name}": weight for name, weight in self._weights.items()},
             **{f"reward.{name}": words.mapping(arm).get("reward") for name, arm in credit.items()},
         }
@@ -294,12 +309,21 @@ class Projection:
     def _end(self, event: Event) -> list[Write]:
         self._killed = set(self._open)
         summary = words.clean(event.get("summary"))
+        front = words.mapping(event.get("pareto"))
+        on_it, finished = set(_texts(front.get("trials"))), sum(self._counts.values())
+        moved = sorted(on_it ^ self._front)  # of an earlier end too: a resumed search may have another front
+        self._front = on_it
+        hypervolumes = {"hypervolume": front.get("hypervolume"), "hypervolume.baselines": front.get("of_baselines")}
+        metrics = tuple((name, x, self._time_ms, finished) for name, x in words.numbers(hypervolumes).items())
         tags = words.tags({"end.reason": event.get("reason"), "best": event.get("best")})
         if summary:
             tags["mlflow.note.content"] = words.cut(summary, "\n\n(cut: the whole is in summary.md)")
         return [
             *(self._write(trial=trial, status="KILLED") for trial in self._open),
-            self._write(tags=tags, artifacts={"summary.md": summary} if summary else {}, status="FINISHED"),
+            *(self._write(trial=t, tags={"pareto": "true" if t in on_it else "false"}, amends=True) for t in moved),
+            self._write(
+                tags=tags, metrics=metrics, artifacts={"summary.md": summary} if summary else {}, status="FINISHED"
+            ),
         ]
 
     def _candidate_write(
@@ -344,6 +368,19 @@ class Projection:
     def _write(self, **fields: Any) -> Write:
         assert self._search is not None
         return Write(self._search, self._time_ms, **fields)
+
+
+def _fidelity(event: Event) -> dict[str, Any]:
+    """How well each early rung ranks as the last one does, and what a gain there counts."""
+    return {
+        f"fidelity.{name}.step_{step}": value
+        for step, found in words.mapping(event.get("fidelity")).items()
+        for name, value in words.mapping(found).items()
+    }
+
+
+def _texts(values: Any) -> list[str]:
+    return [words.clean(value) for value in values] if isinstance(values, list | tuple) else []
 
 
 def _told(candidate: Mapping[str, Any]) -> dict[str, Any]:
