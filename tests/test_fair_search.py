@@ -1,6 +1,8 @@
 """Noise and fidelity in a whole search: when they are known, what they do, and that a journal alone decides."""
 
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from nas.replay import Script, difference
 from nas.search import Assignment, Search
 from nas.settings import Settings
 from nas.summary import summarize
+from nas.tracking.projection import Projection
+from nas.tracking.writes import Write
 from nas.types import Cost, Crashed, Fitness, Rung, Trial
 
 FOUR = {"noise_baselines": 3, "noise_seeds": 2}
@@ -261,3 +265,54 @@ def test_the_front_is_in_the_summary() -> None:
     best = min(search.archive.ranked(), key=lambda t: t.outcome.bits_per_byte if t.outcome.step == 40 else 9)  # type: ignore[union-attr]
     assert best.id in summary.front.trials and "Hypervolume: " in line
     assert all(search.trials[trial].outcome.step == 40 for trial in summary.front.trials)  # type: ignore[union-attr]
+
+
+# In MLflow
+
+
+def written(events: list[Event]) -> tuple[dict[str, float], dict[str | None, dict[str, str]]]:
+    """The search's metrics and everyone's tags, as the last write of each left them."""
+    begin = {"event": "search", "name": "s", "seed": 0, "config": {}, "corpus": {}, "versions": {}}
+    projection, metrics, tags = Projection(), dict[str, float](), dict[str | None, dict[str, str]]()
+    for second, event in enumerate([begin, *events]):
+        for write in projection.writes({**event, "time": 1e9 + second}):
+            if isinstance(write, Write):
+                tags.setdefault(write.trial, {}).update(write.tags)
+                metrics.update({name: x for name, x, *_ in write.metrics} if write.trial is None else {})
+    return metrics, tags
+
+
+def end(search: Search) -> Event:
+    front = summarize(search).front
+    assert front
+    return {"event": "end", "reason": "trials", "best": None, "summary": "", "pareto": asdict(front)}
+
+
+def test_noise_fidelity_and_front_are_metrics_of_the_search() -> None:
+    search, events = start(make_settings(trials=20, **FOUR))
+    simulate(search, outcome=crossing)
+    metrics, tags = written([*events, end(search)])
+    (noise,) = of(events, "noise")
+    assert metrics["noise.score.deviation.step_40"] == noise["score"]["40"]["deviation"]
+    assert metrics["noise.difference.freedom.step_10"] == noise["difference"]["10"]["freedom"]
+    (found,) = search.audit.found()
+    assert metrics["fidelity.correlation.step_10"] == found.correlation and metrics["fidelity.weight.step_10"] == 1
+    assert metrics["fidelity.low.step_10"] == found.low and metrics["fidelity.trials.step_10"] == found.trials
+    front = summarize(search).front
+    assert front and metrics["hypervolume"] == front.hypervolume and tags[None]["noise"] == "measured"
+    assert {trial for trial, each in tags.items() if each.get("pareto") == "true"} == set(front.trials)
+
+
+def test_who_is_no_longer_on_the_front_is_unmarked() -> None:
+    search, events = start(make_settings(trials=6))
+    simulate(search)
+    last = end(search)
+    moved = {**last, "pareto": {**last["pareto"], "trials": ["t0001"]}}
+    _, tags = written([*events, last, {"event": "resume"}, moved])
+    assert {trial for trial, each in tags.items() if each.get("pareto") == "true"} == {"t0001"}
+    assert {t for t, each in tags.items() if each.get("pareto") == "false"} == set(last["pareto"]["trials"]) - {"t0001"}
+
+
+def test_an_older_end_has_no_front() -> None:
+    metrics, tags = written([{"event": "end", "reason": "trials", "best": None, "summary": ""}])
+    assert "hypervolume" not in metrics and "pareto" not in tags[None]
