@@ -524,7 +524,8 @@ class Search:
         with self._lock:
             if trial.id in self.trials:
                 return
-            if held := self._held(trial):
+            settings, baselines = self.settings.tripwire, self._trained_baselines()
+            if held := tripwires.held(trial, self._compressed_bits_per_byte, baselines, settings, self._accepted):
                 trial = replace(trial, outcome=held)
             gain = self._learn(trial)
             trial = self.trials[trial.id]
@@ -545,21 +546,6 @@ class Search:
         for event in list(self._unanalysed.values()):
             self._record(event)
         self._unanalysed.clear()
-
-    def _held(self, trial: Trial) -> Held | None:
-        """What becomes of a score that is too good; None for any other outcome."""
-        fitness, settings = trial.outcome, self.settings.tripwire
-        if not isinstance(fitness, Fitness):
-            return None
-        if reason := tripwires.entropy(fitness, self._compressed_bits_per_byte, settings):
-            return Held("entropy", reason, fitness)
-        if trial.purpose != "search":  # a baseline is what others leap over, and a confirmation may confirm a leap
-            return None
-        if reason := tripwires.gap(fitness, self._trained_baselines(), settings):
-            return Held("rescore", reason, fitness)
-        if reason := tripwires.leap(fitness, self._trained_baselines(), settings, self._accepted):
-            return Held("leap", reason, fitness)
-        return None
 
     def _trained_baselines(self) -> dict[str, Fitness]:
         """Name -> what the full budget made of it."""

@@ -11,9 +11,31 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from nas.settings import TripwireSettings
-from nas.types import Fitness
+from nas.types import Fitness, Held, Trial
 
 _NOBODY: Mapping[str, Fitness] = MappingProxyType({})
+
+
+def held(
+    trial: Trial,
+    compressed_bits_per_byte: float | None,
+    baselines: Mapping[str, Fitness],
+    settings: TripwireSettings,
+    accepted: Mapping[str, Fitness] = _NOBODY,
+) -> Held | None:
+    """What becomes of a score that is too good; None for any other outcome. Arguments as below."""
+    fitness = trial.outcome
+    if not isinstance(fitness, Fitness):
+        return None
+    if reason := entropy(fitness, compressed_bits_per_byte, settings):
+        return Held("entropy", reason, fitness)
+    if trial.purpose != "search":  # a baseline is what others leap over, and a confirmation may confirm a leap
+        return None
+    if reason := gap(fitness, baselines, settings):
+        return Held("rescore", reason, fitness)
+    if reason := leap(fitness, baselines, settings, accepted):
+        return Held("leap", reason, fitness)
+    return None
 
 
 def leap(
