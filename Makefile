@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 DEVELOPED := .venv/.developed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help install llm search test lint bench ui clean
+.PHONY: help install llm text search test lint bench ui clean
 .DEFAULT_GOAL := help
 
 help:             ## this list
@@ -15,6 +15,9 @@ install: $(INSTALLED)  ## makes .venv with the engine in it: .venv/bin/nas
 
 llm: $(INSTALLED)      ## adds what proposer=llm needs (docs/llm.md)
 	$(PIP) install --quiet --no-compile -c constraints.txt -e '.[llm]'
+
+text: $(INSTALLED)     ## adds what corpus=huggingface and tokenizers need
+	$(PIP) install --quiet --no-compile -c constraints.txt -e '.[text]'
 
 search: $(INSTALLED)   ## the main job: a search with the embedded defaults, to its result (OVERRIDES="seed=3 ...")
 	$(BIN)/nas search $(OVERRIDES)

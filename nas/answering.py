@@ -27,11 +27,12 @@ def boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
     use_platform(arguments)
     batch, time = arguments["batch"], arguments["time"]
     params = restored(Path(arguments["checkpoint"]), arguments["names"])
-    program = loaded(base64.b64decode(arguments["program"]), params, batch, time)
+    dtype, vocabulary = arguments["dtype"], arguments["vocabulary"]
+    program = loaded(base64.b64decode(arguments["program"]), params, batch, time, dtype, vocabulary)
 
     def log_probs(rows: np.ndarray) -> np.ndarray:
         """Nats of each token after each of `rows` [n, time], n up to the batch: float32 [n, time, vocabulary]."""
-        padded = np.zeros((batch, time), np.uint8)
+        padded = np.zeros((batch, time), dtype)
         padded[: len(rows)] = rows
         return np.asarray(program(params, padded))[: len(rows)]
 
@@ -55,7 +56,7 @@ def likelihoods_of(
     requests: Sequence[Request], log_probs: Callable[[np.ndarray], np.ndarray], time: int
 ) -> list[dict[str, Any]]:
     """{"nats" of the scored tokens, "greedy": whether each is the likeliest} of up to a batch of requests."""
-    rows = np.zeros((len(requests), time), np.uint8)
+    rows = np.zeros((len(requests), time), np.int64)
     spans = []
     for row, request in zip(rows, requests, strict=True):
         tokens, first = request["tokens"], request["first"]
@@ -77,7 +78,7 @@ def continuation_of(request: Request, log_probs: Callable[[np.ndarray], np.ndarr
     ends = [list(end) for end in request["until"] if end]
     while len(written) < request["most"]:
         window = tokens[-time:]
-        row = np.zeros((1, time), np.uint8)
+        row = np.zeros((1, time), np.int64)
         row[0, : len(window)] = window
         likeliest = int(log_probs(row)[0, len(window) - 1].argmax())
         tokens.append(likeliest)

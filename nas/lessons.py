@@ -117,6 +117,8 @@ def _teaches_nothing(trial: Trial) -> str | None:
             return _text(f"It is held by the tripwire {tripwire}: nothing is learned until a person has looked at it.")
         case Crashed(cause="infrastructure"):
             return "Its worker was lost: that says nothing about the candidate, and nothing is learned from it."
+        case Crashed(cause="disk"):
+            return "The disk was full: that says nothing about the candidate, and nothing is learned from it."
     return None
 
 

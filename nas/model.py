@@ -98,7 +98,7 @@ def count_params(module: nnx.Module) -> int:
 
 
 def bits_per_token(model: Any, windows: Integer[Array, "batch time_plus_one"]) -> Float[Array, "batch time"]:
-    """Bits of each next byte under the model, in float32."""
+    """Bits of each next token under the model, in float32."""
     inputs, targets = windows[:, :-1].astype(jnp.int32), windows[:, 1:].astype(jnp.int32)
     log_probs = jax.nn.log_softmax(model(inputs).astype(jnp.float32))
     chosen = jnp.take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0]

@@ -2,7 +2,7 @@
 
 Code under test can forge whatever its own process measures. So two contained processes share the work: the first
 traces the candidate's model and hands over the traced program (StableHLO, by `jax.export`); the second, which never
-sees the source, restores the parameters from the checkpoint, runs the program on held-out bytes and computes the loss
+sees the source, restores the parameters from the checkpoint, runs the program on held-out text and computes the loss
 itself. In passing it looks whether the certificate still holds with the parameters that training found, on real text:
 a leak behind a condition that no drawn parameters met shows here.
 """
@@ -21,16 +21,18 @@ from flax import nnx
 from jax import export
 
 from nas.loading import load_mixer
-from nas.model import VOCABULARY, LanguageModel, expected_params
+from nas.model import LanguageModel, expected_params
 from nas.settings import ModelSettings
-from nas.tasks.corpus import read_bytes
-from nas.train import compiler_options, evaluate_windows, held_out_windows, use_platform
+from nas.tasks.bits import bits_of_windows, bits_per_byte
+from nas.tasks.feed import held_out_windows
+from nas.tasks.reader import read_tokens
+from nas.train import compiler_options, evaluate_windows, use_platform
 
 Program = Callable[[Sequence[Any], Any], jax.Array]
 Send = Callable[[dict[str, Any]], None]
 
 _MOST_PROGRAM_BYTES = 8 * 2**20
-_MOVED = 5e-3  # nats of any byte's log-probability: far above rounding, far below what makes a loss better
+_MOVED = 5e-3  # nats of any token's log-probability: far above rounding, far below what makes a loss better
 _CUT_RUNS = 24
 # Targets of custom calls that are numerical routines of JAX; a call back into Python is none.
 _ROUTINES = re.compile(r"(lapack|cu|hip|ducc|dynamic_ducc)\w+|Sharding|(Approx)?TopK|mhlo\.\w+|Eigh|Qr|Lu\w+")
@@ -42,14 +44,14 @@ _ROUTINES = re.compile(r"(lapack|cu|hip|ducc|dynamic_ducc)\w+|Sharding|(Approx)?
 def export_boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
     """{"program": base64 of the exported forward pass, "names": its parameters in order}.
 
-    The program is a function of (parameters, tokens uint8 [batch, time]) -> logits float32 [batch, time, vocabulary].
+    The program is a function of (parameters, tokens [batch, time]) -> logits float32 [batch, time, vocabulary].
     """
     use_platform(arguments)
     settings = ModelSettings(**arguments["model"])
     mixer = load_mixer(arguments["source"])
 
     def create() -> LanguageModel:
-        return LanguageModel(mixer, settings, rngs=nnx.Rngs(arguments["seed"]))
+        return LanguageModel(mixer, settings, arguments["vocabulary"], rngs=nnx.Rngs(arguments["seed"]))
 
     split: Any = nnx.split  # its overloads do not know `...`
     graph, params, rest = split(nnx.eval_shape(create), nnx.Param, ...)
@@ -61,7 +63,7 @@ def export_boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
         model = nnx.merge(graph, jax.tree.unflatten(tree, leaves), rest)
         return model(tokens.astype(jnp.int32)).astype(jnp.float32)
 
-    tokens = jax.ShapeDtypeStruct((arguments["batch"], arguments["time"]), jnp.uint8)
+    tokens = jax.ShapeDtypeStruct((arguments["batch"], arguments["time"]), arguments["dtype"])
     exported = export.export(jax.jit(program))([jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves], tokens)
     names = [_name(path) for path, _ in jax.tree.leaves_with_path(nnx.to_pure_dict(params))]
     return {"program": base64.b64encode(exported.serialize()).decode(), "names": names}
@@ -78,22 +80,34 @@ def score_boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
     """
     use_platform(arguments)
     settings = ModelSettings(**arguments["model"])
-    batch, time, windows = arguments["batch"], arguments["time"], arguments["validation_windows"]
+    batch, time, vocabulary = arguments["batch"], arguments["time"], arguments["vocabulary"]
+    files = arguments["files"]
+    token_bytes = np.array(read_tokens(files["token_bytes"], "uint16"))
     params = restored(Path(arguments["checkpoint"]), arguments["names"])
-    program = loaded(base64.b64decode(arguments["program"]), params, batch, time)
-    data = {split: read_bytes(descriptor) for split, descriptor in arguments["files"].items()}
-    texts = {split: held_out_windows(bytes_, windows, time) for split, bytes_ in data.items()}
+    program = loaded(base64.b64decode(arguments["program"]), params, batch, time, arguments["dtype"], vocabulary)
+
+    @jax.jit
+    def bits(log_probs: jax.Array, next_tokens: jax.Array) -> jax.Array:
+        chosen = jnp.take_along_axis(log_probs, next_tokens[..., None], axis=-1)[..., 0]
+        return bits_of_windows(-chosen / jnp.log(2.0), next_tokens, token_bytes)
 
     def evaluate(params: Any, windows: np.ndarray) -> jax.Array:
-        return _bits(program(params, windows[:, :-1]), windows[:, 1:])
+        return bits(program(params, windows[:, :-1]), windows[:, 1:].astype(np.int32))
 
-    measured = {split: evaluate_windows(evaluate, params, text, batch) for split, text in texts.items()}
-    held_out = measured["reserve"]
+    def measured(windows: np.ndarray) -> tuple[float, float]:
+        return bits_per_byte(evaluate_windows(evaluate, params, windows, batch), windows, token_bytes)
+
+    texts = {
+        split: held_out_windows(read_tokens(files[split], arguments["dtype"]), arguments["validation_windows"], time)
+        for split in ("validation", "reserve")
+    }
+    held_out, held_out_stderr = measured(texts["reserve"])
+    fault = _wrong_size(params, settings, vocabulary)
     return {
-        "bits_per_byte": float(measured["validation"].mean()),
-        "held_out_bits_per_byte": float(held_out.mean()),
-        "held_out_stderr": float(held_out.std(ddof=1) / np.sqrt(len(held_out))),
-        "fault": _wrong_size(params, settings) or _uncertified(program, params, texts["reserve"], batch, time),
+        "bits_per_byte": measured(texts["validation"])[0],
+        "held_out_bits_per_byte": held_out,
+        "held_out_stderr": held_out_stderr,
+        "fault": fault or _uncertified(program, params, texts["reserve"], batch, time, vocabulary),
     }
 
 
@@ -108,7 +122,9 @@ def restored(checkpoint: Path, names: Sequence[str]) -> list[jax.Array]:
     return [found[name] for name in names]
 
 
-def loaded(serialized: bytes, params: Sequence[jax.Array], batch: int, time: int) -> Program:
+def loaded(
+    serialized: bytes, params: Sequence[jax.Array], batch: int, time: int, dtype: str, vocabulary: int
+) -> Program:
     """The program, if it is one of tokens and parameters to logits, and stays on the device.
 
     It is given back with log-probabilities (nats) in the place of logits: what is added to all of them changes no loss.
@@ -119,10 +135,10 @@ def loaded(serialized: bytes, params: Sequence[jax.Array], batch: int, time: int
     if len(serialized) > _MOST_PROGRAM_BYTES:
         raise ValueError(f"the program has {len(serialized):,} bytes, more than {_MOST_PROGRAM_BYTES:,}")
     exported = export.deserialize(bytearray(serialized))
-    given = [(leaf.shape, leaf.dtype) for leaf in params] + [((batch, time), np.dtype("uint8"))]
+    given = [(leaf.shape, leaf.dtype) for leaf in params] + [((batch, time), np.dtype(dtype))]
     if [(aval.shape, aval.dtype) for aval in exported.in_avals] != given:
         raise ValueError("the program takes something else than the parameters and the tokens")
-    if [(aval.shape, aval.dtype) for aval in exported.out_avals] != [((batch, time, VOCABULARY), np.dtype("float32"))]:
+    if [(aval.shape, aval.dtype) for aval in exported.out_avals] != [((batch, time, vocabulary), np.dtype("float32"))]:
         raise ValueError("the program gives something else than logits")
     called = {name.strip('"') for name in re.findall(r'custom_call\s*@("[^"]*"|[\w.$]+)', exported.mlir_module())}
     if foreign := sorted(name for name in called if not _ROUTINES.fullmatch(name)):
@@ -134,13 +150,6 @@ def loaded(serialized: bytes, params: Sequence[jax.Array], batch: int, time: int
 
 
 @jax.jit
-def _bits(log_probs: jax.Array, next_bytes: jax.Array) -> jax.Array:
-    """Mean bits of each next byte: float32 [windows]."""
-    chosen = jnp.take_along_axis(log_probs, next_bytes[..., None].astype(jnp.int32), axis=-1)[..., 0]
-    return -chosen.mean(axis=1) / jnp.log(2.0)
-
-
-@jax.jit
 def _moves(log_probs: jax.Array, first: jax.Array) -> jax.Array:
     """Nats by which any log-probability moved: [batch, time]. On the device: a batch of them may be gigabytes."""
     return jnp.abs(log_probs - first).max(axis=-1)
@@ -149,14 +158,16 @@ def _moves(log_probs: jax.Array, first: jax.Array) -> jax.Array:
 # Whether the certificate still holds.
 
 
-def _wrong_size(params: Sequence[jax.Array], settings: ModelSettings) -> str | None:
-    size, (least, most) = sum(leaf.size for leaf in params), expected_params(settings)
+def _wrong_size(params: Sequence[jax.Array], settings: ModelSettings, vocabulary: int) -> str | None:
+    size, (least, most) = sum(leaf.size for leaf in params), expected_params(settings, vocabulary)
     if least <= size <= most:
         return None
     return f"the checkpoint has {size:,} parameters where the harness gives {least:,} to {most:,}"
 
 
-def _uncertified(program: Program, params: Any, windows: np.ndarray, batch: int, time: int) -> str | None:
+def _uncertified(
+    program: Program, params: Any, windows: np.ndarray, batch: int, time: int, vocabulary: int
+) -> str | None:
     """What no longer holds on real text: finite, the same again, causal, each batch element by itself."""
     generator = np.random.default_rng(0)
     rows = np.resize(windows[:, :-1], (batch, time))
@@ -169,7 +180,7 @@ def _uncertified(program: Program, params: Any, windows: np.ndarray, batch: int,
         changed = rows.copy()
         cuts = generator.integers(1, time, batch) if run else np.full(batch, time - 1)
         for row, cut in enumerate(cuts):
-            changed[row, cut:] = generator.integers(0, 256, time - cut)
+            changed[row, cut:] = generator.integers(0, vocabulary, time - cut)
         kept = run % batch if batch > 1 else None
         if kept is not None:  # this row stays: what moves in it came from the others
             changed[kept], cuts[kept] = rows[kept], time
@@ -177,7 +188,7 @@ def _uncertified(program: Program, params: Any, windows: np.ndarray, batch: int,
         for row, cut in enumerate(cuts):
             worst = int(np.argmax(moved[row, :cut]))
             if not moved[row, worst] <= _MOVED:
-                seen = f"bytes from {cut} on" if row != kept else "the other batch elements"
+                seen = f"tokens from {cut} on" if row != kept else "the other batch elements"
                 return (
                     f"after training, log-probabilities at {worst} moved by {moved[row, worst]:.1e} nats when {seen} "
                     "changed"

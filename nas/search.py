@@ -37,6 +37,7 @@ from nas.scores import Scores
 from nas.settings import Settings
 from nas.space import NotApplicable, SearchSpace
 from nas.types import (
+    ELSEWHERE,
     Budget,
     Candidate,
     Cost,
@@ -693,7 +694,7 @@ class Search:
 
 def _is_evidence(outcome: Outcome) -> bool:
     """Whether an outcome says anything for or against the operator that made the candidate."""
-    lost = isinstance(outcome, Crashed) and outcome.cause == "infrastructure"
+    lost = isinstance(outcome, Crashed) and outcome.cause in ELSEWHERE
     return not lost and not isinstance(outcome, Held)
 
 

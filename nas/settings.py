@@ -191,24 +191,52 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class CorpusSettings:
-    """The text.
+    """The text, and what its tokens are.
 
     Attributes:
-      kind: "stdlib" (the running Python's own sources) | "text" (a UTF-8 file or folder).
-      path: for "text".
+      kind: "stdlib" (the running Python's own sources) | "text" (a UTF-8 file or folder) | "token_bin" (tokens of
+        nanoGPT or llm.c: a .bin file or a folder of them) | "huggingface" (a data set that `datasets` can load).
+      path: for all but "stdlib".
+      tokenizer: "bytes" | "bpe" (trained on the training split) | the path of a `tokenizer.json`, which for "token_bin"
+        says what text each token stands for.
+      vocabulary: tokens of "bpe", the 256 bytes among them.
+      dataset, config: for "huggingface" in the place of `path`: a name on the Hub, and which of its configurations.
+      split, column: which of the data set's splits, and which column of it holds the text.
+      megabytes: so many of the data set's text are taken, from its beginning.
     """
 
     kind: str = "stdlib"
     path: str | None = None
+    tokenizer: str = "bytes"
+    vocabulary: int = 2048
+    dataset: str | None = None
+    config: str | None = None
+    split: str = "train"
+    column: str = "text"
+    megabytes: float = 100.0
 
     def __post_init__(self) -> None:
-        _require(self.kind in ("stdlib", "text"), f"corpus.kind={self.kind}: there are stdlib and text")
-        _require(self.kind != "text" or bool(self.path), "corpus=text needs path=FILE_OR_FOLDER")
+        kinds = ("stdlib", "text", "token_bin", "huggingface")
+        _require(self.kind in kinds, f"corpus.kind={self.kind}: there are {', '.join(kinds)}")
+        _require(
+            self.kind not in ("text", "token_bin") or bool(self.path), f"corpus={self.kind} needs path=FILE_OR_FOLDER"
+        )
+        _require(
+            self.kind != "huggingface" or bool(self.path) != bool(self.dataset),
+            "corpus=huggingface needs corpus.dataset=NAME, or path=FILE_OR_FOLDER for a local one",
+        )
+        _require(bool(self.tokenizer), "corpus.tokenizer is bytes, bpe or a tokenizer.json")
+        _require(
+            self.kind != "token_bin" or self.tokenizer != "bpe",
+            "corpus=token_bin has tokens already: set corpus.tokenizer to the tokenizer.json of its tokens",
+        )
+        _require(257 <= self.vocabulary <= 2**24, f"corpus.vocabulary={self.vocabulary} must be in [257, 2^24]")
+        _require(self.megabytes > 0, f"corpus.megabytes={self.megabytes} must be positive")
 
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """Language modelling on bytes: `validation_windows` windows of the training length measure each rung."""
+    """Language modelling: `validation_windows` windows of the training length measure each rung."""
 
     kind: str = "language_modelling"
     validation_windows: int = 128
@@ -224,7 +252,7 @@ class TrainSettings:
 
     Attributes:
       steps: optimizer steps of the full budget; the learning rate decays over these.
-      batch, time: windows per step and bytes per window.
+      batch, time: windows per step and tokens per window.
       learning_rate: peak; linear warm-up over `warmup` of the steps, cosine decay to a tenth.
       grid: multiples of it that every architecture is trained with up to the first rung; the best of them goes on.
       clip: largest norm of a gradient.
@@ -421,6 +449,7 @@ class ExecutionSettings:
       address: Ray cluster to join; null starts Ray on this machine.
       workers: trials at a time; null for what the cluster's resources allow.
       cpus_per_trial, gpus_per_trial, tpus_per_trial: what one trial reserves; several small trials can share a GPU.
+      device_gib: training tokens up to this size are kept on an accelerator, larger ones sent to it batch by batch.
     """
 
     address: str | None = None
@@ -428,11 +457,13 @@ class ExecutionSettings:
     cpus_per_trial: float = 1
     gpus_per_trial: float = 0
     tpus_per_trial: float = 0
+    device_gib: float = 1.0
 
     def __post_init__(self) -> None:
         _require(self.workers is None or self.workers >= 1, f"execution.workers={self.workers} must be at least 1")
         _require(self.cpus_per_trial > 0, "execution.cpus_per_trial must be positive")
         _require(min(self.gpus_per_trial, self.tpus_per_trial) >= 0, "execution.*_per_trial must not be negative")
+        _require(self.device_gib >= 0, f"execution.device_gib={self.device_gib} must not be negative")
 
 
 @dataclass(frozen=True)
@@ -533,7 +564,10 @@ class Settings:
             self.name is None or ("/" not in self.name and self.name not in (".", "..")),
             f"name={self.name} must be the name of one folder in results_dir",
         )
-        _require(self.path is None or self.corpus.kind == "text", f"path={self.path} needs corpus=text")
+        _require(
+            self.path is None or self.corpus.kind != "stdlib",
+            f"path={self.path} needs corpus=text, token_bin or huggingface",
+        )
         _require(
             self.proposer.kind != "llm" or bool(self.llm.models),
             "proposer=llm needs llm.models=[NAME], and llm.base_url=URL unless it is OpenAI's own",

@@ -27,7 +27,7 @@ class Row:
     Attributes:
       by_seed: training seed -> bits per byte after the full budget.
       chosen_by: the training seed by which candidates were chosen.
-      held_out_by_seed: the same on bytes that the training never saw, of those seeds where that was measured.
+      held_out_by_seed: the same on text that the training never saw, of those seeds where that was measured.
     """
 
     trial: Trial

@@ -4,12 +4,15 @@ Every trial sees the same batches in the same order, because a batch is a functi
 between candidates are paired, and a trial that goes on from a checkpoint goes on exactly.
 """
 
+import errno
 import json
 import math
+import os
 import resource
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +27,16 @@ from nas.gate.cost import flops
 from nas.loading import load_mixer
 from nas.model import VOCABULARY, LanguageModel, bits_per_token
 from nas.settings import ModelSettings, TrainSettings
-from nas.tasks.corpus import read_bytes
+from nas.tasks.bits import bits_of_windows, bits_per_byte
+from nas.tasks.feed import Feed, held_out_windows, is_resident
+from nas.tasks.reader import read_tokens
 
 Send = Callable[[dict[str, Any]], None]
+Measured = tuple[float, float]  # bits per byte, and their standard error over the held-out windows
 _FLOOR_FRACTION = 0.25  # of the budget: by then a model worth its time beats a table of byte pairs,
 _FLOOR_STEPS = 100  # unless it has had fewer steps than these
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+BYTES = np.ones(VOCABULARY, np.uint16)  # where tokens are bytes, each stands for one
 
 
 def boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
@@ -38,16 +46,19 @@ def boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
     {"trained": True} or {"crashed": {"cause", "reason"}}.
     """
     use_platform(arguments)
+    files = arguments["files"]
     return train(
         source=arguments["source"],
         model_settings=ModelSettings(**arguments["model"]),
         settings=TrainSettings(**arguments["train"]),
-        data={split: read_bytes(descriptor) for split, descriptor in arguments["files"].items()},
+        data={split: read_tokens(files[split], arguments["dtype"]) for split in ("train", "validation")},
         validation_windows=arguments["validation_windows"],
         rungs=arguments["rungs"],
         floor=arguments["floor"],
         checkpoints=Path(arguments["checkpoints"]),
         send=send,
+        token_bytes=np.array(read_tokens(files["token_bytes"], "uint16")),
+        device_bytes=arguments["device_bytes"],
     )
 
 
@@ -67,10 +78,14 @@ def train(
     floor: float | None,
     checkpoints: Path,
     send: Send,
+    token_bytes: np.ndarray = BYTES,
+    device_bytes: int = 0,
 ) -> dict[str, Any]:
     """Trains a candidate up to the last of `rungs` (optimizer steps), measuring and checkpointing at each.
 
-    `data` has the bytes to train on, "train", and those that each rung is measured on, "validation": uint8 [bytes].
+    `data` has the tokens to train on, "train", and those that each rung is measured on, "validation" (integers
+    [tokens]), and `token_bytes` how many bytes of text each token stands for (uint16 [vocabulary]). Training tokens of
+    no more than `device_bytes` are kept on an accelerator.
 
     Every architecture, baselines included, is trained up to the first rung with each peak learning rate of the same
     grid, by the same seed and batches, and goes on with the one that has the fewest bits per byte there: so none wins
@@ -80,7 +95,9 @@ def train(
     from a quarter of its budget on, and not before 100 steps, it ends.
     """
     # The compiled programs, and where an earlier process came to.
-    programs = Programs(load_mixer(source), model_settings, settings, language_loss, bits_per_window)
+    mixer, vocabulary = load_mixer(source), len(token_bytes)
+    measure = partial(scored_bits, token_bytes=token_bytes)
+    programs = Programs(mixer, model_settings, settings, language_loss, measure, vocabulary)
     state, constants = programs.initialize(settings.seed)
     step, state, measured = restore(checkpoints, state)
     for earlier in measured:  # the scheduler may not have heard, or not have decided on the last
@@ -88,22 +105,23 @@ def train(
 
     # The held-out windows: the same for every candidate.
     validation = held_out_windows(data["validation"], validation_windows, settings.time)
-    one_window = jax.ShapeDtypeStruct((1, settings.time + 1), jnp.uint8)
+    one_window = jax.ShapeDtypeStruct((1, settings.time + 1), validation.dtype)
     flops_per_token = flops(programs.measure, state["params"], constants, one_window) / settings.time
     size = dispatch_size(rungs, settings.steps_per_dispatch)
     clock = Clock(measured[-1]["train_seconds"] if measured else 0.0)
+    feed = Feed(data["train"], settings, size, resident=is_resident(data["train"], device_bytes))
 
-    def advanced(state: Any, learning_rate: float, step: int, rung: int) -> tuple[Any, np.ndarray, int | None]:
-        """(state at the rung, bits per byte of each held-out window, the first step whose loss was not finite)."""
-        for first in range(step, rung, size):
-            windows = batches(data["train"], settings, first, size)
+    def advanced(state: Any, learning_rate: float, step: int, rung: int) -> tuple[Any, Measured, int | None]:
+        """(state at the rung, what is measured there, the first step whose loss was not finite)."""
+        firsts = range(step, rung, size)
+        for first, windows in zip(firsts, feed(firsts), strict=True):
             with clock:
                 state, computed = programs.steps(state, constants, learning_rate, windows)
                 losses = np.asarray(computed)
             if not np.isfinite(losses).all():
-                return state, np.array([math.nan]), first + int(np.argmin(np.isfinite(losses))) + 1
-        per_window = evaluate_windows(programs.evaluator(constants), state["params"], validation, settings.batch)
-        return state, per_window, None
+                return state, (math.nan, math.nan), first + int(np.argmin(np.isfinite(losses))) + 1
+        bits = evaluate_windows(programs.evaluator(constants), state["params"], validation, settings.batch)
+        return state, bits_per_byte(bits, validation, token_bytes), None
 
     # Steps, then a measurement and a checkpoint, at each rung; to the first one with each learning rate of the grid.
     learning_rate = measured[-1]["learning_rate"] if measured else 0.0
@@ -111,19 +129,18 @@ def train(
         if step == 0:
             rates = [multiple * settings.learning_rate for multiple in settings.grid]
             tries = ((advanced(programs.initialize(settings.seed)[0], rate, 0, rung), rate) for rate in rates)
-            (state, per_window, diverged), learning_rate = min(tries, key=lambda tried: _bits_or_more(tried[0][1]))
+            (state, (bits, stderr), diverged), learning_rate = min(tries, key=lambda tried: _or_more(tried[0][1][0]))
         else:
-            state, per_window, diverged = advanced(state, learning_rate, step, rung)
+            state, (bits, stderr), diverged = advanced(state, learning_rate, step, rung)
         if diverged:
             return crashed("diverged", f"the training loss was not finite at step {diverged} of {settings.steps}")
         step = rung
-        bits_per_byte = float(per_window.mean())
-        if not math.isfinite(bits_per_byte):
+        if not math.isfinite(bits):
             return crashed("diverged", f"the validation loss was not finite at step {step} of {settings.steps}")
         measured.append(
             {
-                "bits_per_byte": bits_per_byte,
-                "stderr": float(per_window.std(ddof=1) / math.sqrt(len(per_window))),
+                "bits_per_byte": bits,
+                "stderr": stderr,
                 "step": step,
                 "learning_rate": learning_rate,
                 "train_seconds": clock.seconds,
@@ -133,19 +150,19 @@ def train(
                 "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             }
         )
-        save(checkpoints, step, state, measured)
+        if refused := save(checkpoints, step, state, measured):
+            return crashed("disk", f"the checkpoint of step {step} can't be written: {refused}")
         send({"rung": measured[-1], "decided": False})
         late = max(_FLOOR_FRACTION * settings.steps, _FLOOR_STEPS) <= step < settings.steps
-        if floor is not None and late and bits_per_byte > floor:
-            reached = f"{bits_per_byte:.3f} bits per byte after step {step}"
+        if floor is not None and late and bits > floor:
+            reached = f"{bits:.3f} bits per byte after step {step}"
             return crashed("floor", f"{reached}, above the bigram's {floor:.3f}")
     return {"trained": True}
 
 
-def _bits_or_more(per_window: np.ndarray) -> float:
-    """Mean bits per byte; more than any where that is not finite, so that another learning rate is taken."""
-    mean = float(per_window.mean())
-    return mean if math.isfinite(mean) else math.inf
+def _or_more(bits: float) -> float:
+    """More than any where it is not finite, so that another learning rate is taken."""
+    return bits if math.isfinite(bits) else math.inf
 
 
 class Programs:
@@ -240,14 +257,14 @@ class Programs:
         return lambda params, batch: self._evaluate(params, constants, batch)
 
 
-def bits_per_window(model: Any, windows: jax.Array) -> jax.Array:
-    """Mean bits per byte of each window: float32 [windows]."""
-    return bits_per_token(model, windows).mean(axis=1)
+def scored_bits(model: Any, windows: jax.Array, token_bytes: np.ndarray = BYTES) -> jax.Array:
+    """Bits of each window's tokens that stand for text: float32 [windows]."""
+    return bits_of_windows(bits_per_token(model, windows), windows[:, 1:].astype(jnp.int32), token_bytes)
 
 
 def language_loss(model: Any, windows: jax.Array) -> jax.Array:
-    """Mean nats of a next byte."""
-    return bits_per_window(model, windows).mean() * math.log(2)
+    """Mean nats of a next token, of those too that stand for no text: a model has to know where a document ends."""
+    return bits_per_token(model, windows).mean() * math.log(2)
 
 
 class Clock:
@@ -314,28 +331,10 @@ def _matrices(params: Any) -> Any:
     )
 
 
-def batches(data: np.ndarray, settings: TrainSettings, first: int, count: int) -> np.ndarray:
-    """Windows for steps first, ..., first + count - 1: uint8 [count, batch, time + 1]. A function of (seed, step)."""
-    span = settings.time + 1
-    starts = np.stack(
-        [
-            np.random.default_rng((settings.seed, step)).integers(0, len(data) - span + 1, settings.batch)
-            for step in range(first, first + count)
-        ]
-    )
-    return data[starts[..., None] + np.arange(span)]
-
-
-def held_out_windows(data: np.ndarray, count: int, time: int) -> np.ndarray:
-    """`count` windows spread evenly over the split: uint8 [count, time + 1]."""
-    starts = np.linspace(0, len(data) - (time + 1), count).astype(np.int64)
-    return data[starts[:, None] + np.arange(time + 1)]
-
-
 def evaluate_windows(
     evaluate: Callable[[Any, np.ndarray], Any], params: Any, windows: np.ndarray, batch: int
 ) -> np.ndarray:
-    """Mean bits per byte of each window: float64 [windows]. In batches of one compiled shape, the last one padded."""
+    """What `evaluate` gives for each window: float64 [windows]. In batches of one compiled shape, the last padded."""
     short = -len(windows) % batch
     padded = (
         np.concatenate([windows, windows[:short]])
@@ -355,15 +354,39 @@ def dispatch_size(rungs: Sequence[int], most: int) -> int:
     return max(size for size in range(1, most + 1) if stretches % size == 0)
 
 
-def save(checkpoints: Path, step: int, state: Any, measured: list[dict[str, Any]]) -> None:
-    """Writes one checkpoint with what was measured up to it, whole, and removes the older ones."""
-    checkpoints.mkdir(parents=True, exist_ok=True)
+def save(checkpoints: Path, step: int, state: Any, measured: list[dict[str, Any]]) -> str | None:
+    """Writes one checkpoint with what was measured up to it, whole, and removes the older ones.
+
+    Returns what the disk said if it did not take it: nothing of it is left then, and the one before is as it was.
+    """
     target = (checkpoints / f"{step:08d}").absolute()
-    target.with_suffix(".json").write_text(json.dumps(measured))
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(target, state, force=True)
+    try:
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        target.with_suffix(".json").write_text(json.dumps(measured))
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(target, state, force=True)
+    except Exception as error:
+        if (refused := disk_fault(error)) is None:
+            raise
+        for partial_ in checkpoints.glob(f"{target.name}*"):
+            shutil.rmtree(partial_, ignore_errors=True) if partial_.is_dir() else partial_.unlink(missing_ok=True)
+        return refused
     for older in complete_checkpoints(checkpoints)[:-1]:
         shutil.rmtree(checkpoints / older, ignore_errors=True)
+    return None
+
+
+def disk_fault(error: BaseException | None) -> str | None:
+    """What the disk said, if that is what an error, or the one behind it, came from.
+
+    The libraries that write arrays raise errors of their own, which hold it as words.
+    """
+    while error is not None:
+        for number in _DISK_ERRORS:
+            if os.strerror(number) in str(error):
+                return os.strerror(number)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def restore(checkpoints: Path, state: Any) -> tuple[int, Any, list[dict[str, Any]]]:

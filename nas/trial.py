@@ -37,6 +37,9 @@ class TrialSpec:
       floor: bits per byte above which it is ended before its budget is spent; None for baselines and confirmations.
       contends_below: if it ends under so many bits per byte it is rescored from its checkpoint; None: it never is.
       tolerance: bits per byte by which the rescored value may differ from the trained one.
+      corpus: name -> file: the splits "train", "validation" and "reserve", and "token_bytes".
+      vocabulary, dtype: how many tokens there are, and what the splits' files hold.
+      device_bytes: training tokens of no more than so many bytes are kept on an accelerator.
       folder: the trial's own folder. What a contained process may write to is a folder in it of its own: `gate`,
         `train` with the checkpoints, `rescore`. So no call can plant anything in the way of the next.
     """
@@ -49,6 +52,9 @@ class TrialSpec:
     model: dict[str, Any]
     train: dict[str, Any]
     corpus: dict[str, str]
+    vocabulary: int
+    dtype: str
+    device_bytes: int
     validation_windows: int
     rungs: Sequence[int]
     floor: float | None
@@ -79,7 +85,10 @@ def make_spec(
         accelerator=settings.execution.gpus_per_trial > 0 or settings.execution.tpus_per_trial > 0,
         model=asdict(settings.model),
         train=asdict(replace(settings.train, seed=seed)),
-        corpus={split: str(corpus.file(split)) for split in ("train", "validation", "reserve")},
+        corpus={name: str(corpus.file(name)) for name in ("train", "validation", "reserve", "token_bytes")},
+        vocabulary=corpus.vocabulary,
+        dtype=corpus.dtype,
+        device_bytes=round(settings.execution.device_gib * GIB),
         validation_windows=settings.task.validation_windows,
         rungs=list(rungs),
         floor=corpus.bigram_bits_per_byte if floored else None,
@@ -148,11 +157,12 @@ def _train(spec: TrialSpec, box: Box) -> Iterator[Message]:
     """{"rung": {...}, "decided": bool} at each rung, and last, if it did not train to the end, {"outcome": {...}}."""
     arguments = {
         **{name: getattr(spec, name) for name in ("source", "model", "train", "validation_windows", "rungs", "floor")},
+        **{name: getattr(spec, name) for name in ("dtype", "device_bytes")},
         "checkpoints": str(_checkpoints(spec)),
         "accelerator": spec.accelerator,
     }
     limits = Limits(spec.train["timeout_seconds"], spec.memory_bytes, accelerator=spec.accelerator)
-    files = {split: Path(spec.corpus[split]) for split in ("train", "validation")}
+    files = {name: Path(spec.corpus[name]) for name in ("train", "validation", "token_bytes")}
     left = list(spec.rungs)
     for message in box.run("nas.train:boxed", arguments, _train_folder(spec), limits, files):
         if "rung" in message:
@@ -188,7 +198,7 @@ def rescored(spec: TrialSpec, outcome: dict[str, Any], step: int, box: Box) -> d
     """
     fitness = Fitness(**{name: value for name, value in outcome.items() if name != "kind"})
     shapes = {"model": spec.model, "batch": spec.train["batch"], "time": spec.train["time"]}
-    shapes["accelerator"] = spec.accelerator
+    shapes |= {"accelerator": spec.accelerator, "vocabulary": spec.vocabulary, "dtype": spec.dtype}
     seconds = max(_RESCORE_SECONDS, spec.train["timeout_seconds"])
     limits = Limits(seconds, spec.memory_bytes, accelerator=spec.accelerator)
     tracing = {**shapes, "source": spec.source, "seed": spec.train["seed"]}
@@ -202,7 +212,7 @@ def rescored(spec: TrialSpec, outcome: dict[str, Any], step: int, box: Box) -> d
         "checkpoint": str(_checkpoints(spec) / f"{step:08d}"),
         "validation_windows": spec.validation_windows,
     }
-    files = {split: Path(spec.corpus[split]) for split in ("validation", "reserve")}
+    files = {name: Path(spec.corpus[name]) for name in ("validation", "reserve", "token_bytes")}
     scored = _last(box.run("nas.rescore:score_boxed", scoring, _train_folder(spec), limits, files))
     found = reports.read(reports.Scored, scored.get("result"))
     if found is None:

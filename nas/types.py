@@ -215,12 +215,15 @@ class Rejected:
     reason: str
 
 
+ELSEWHERE = frozenset({"infrastructure", "disk"})  # causes of a crash that say nothing of the candidate
+
+
 @dataclass(frozen=True)
 class Crashed:
     """The candidate ran and failed.
 
     Attributes:
-      cause: "diverged" | "floor" | "timeout" | "memory" | "raised" | "killed" | "infrastructure".
+      cause: "diverged" | "floor" | "timeout" | "memory" | "raised" | "killed" | "disk" | "infrastructure".
       reason: one sentence, or the traceback.
     """
 

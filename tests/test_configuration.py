@@ -29,6 +29,8 @@ GROUPS = {group for group, _ in OPTIONS} - {"experiment"}
 BY_GROUP = {group: [option for name, option in OPTIONS if name == group] for group in sorted(GROUPS)}
 NEEDED = {
     ("corpus", "text"): ["path=my_notes"],
+    ("corpus", "token_bin"): ["path=my_notes"],
+    ("corpus", "huggingface"): ["path=my_notes"],
     ("proposer", "folder"): ["proposer.path=ideas"],
     ("proposer", "replay"): ["proposer.path=ideas"],
     ("proposer", "llm"): ["llm.models=[tiny]"],
@@ -150,7 +152,7 @@ def test_an_unknown_neighbour_of_every_key_is_refused(key: str) -> None:
 
 
 TEXTS = {"name", "resume", "path", "proposer.path", "corpus.path", "llm.base_url", "llm.prompts"}
-TEXTS |= {"execution.address", "tracking.uri"}
+TEXTS |= {"execution.address", "tracking.uri", "corpus.dataset", "corpus.config"}
 TEXTS |= {key for key, value in DEFAULTS.items() if isinstance(value, str)}
 
 

@@ -10,8 +10,10 @@ import pytest
 
 from nas.errors import UserError
 from nas.settings import CorpusSettings
-from nas.tasks import corpus as corpora
-from nas.tasks.corpus import SPLITS, Corpus, CorpusError, bigram_bits_per_byte, prepare, read_bytes
+from nas.tasks.corpora import stdlib
+from nas.tasks.corpus import SPLITS, Corpus, CorpusError, prepare
+from nas.tasks.floors import bigram_bits_per_byte
+from nas.tasks.reader import read_tokens
 
 
 def text(size: int, seed: int = 0) -> bytes:
@@ -48,7 +50,7 @@ def of(path: Path) -> CorpusSettings:
 
 
 def split_bytes(corpus: Corpus) -> dict[str, bytes]:
-    return {split: read_bytes(corpus.file(split)).tobytes() for split in SPLITS}
+    return {split: read_tokens(corpus.file(split)).tobytes() for split in SPLITS}
 
 
 # What is used
@@ -63,7 +65,7 @@ def test_a_folder_is_split_by_file(big_folder: Path, cache: Path) -> None:
     assert sum(map(len, splits.values())) == sum(map(len, files)) + len(files) - len(SPLITS), "newlines join files"
     assert corpus.sizes == {split: len(content) for split, content in splits.items()}
     assert corpus.sizes["train"] > 5 * max(corpus.sizes["validation"], corpus.sizes["test"])
-    assert read_bytes(corpus.file("train")).dtype == np.uint8 and not read_bytes(corpus.file("train")).flags.writeable
+    assert read_tokens(corpus.file("train")).dtype == np.uint8 and not read_tokens(corpus.file("train")).flags.writeable
 
 
 def test_a_new_file_moves_no_other(folder: Path, cache: Path) -> None:
@@ -98,7 +100,7 @@ def test_the_standard_library_is_there(cache: Path) -> None:
     corpus = prepare(CorpusSettings(), cache)
     assert corpus.name == "stdlib" and corpus.sizes["train"] > 5_000_000 and corpus.sizes["validation"] > 100_000
     assert 3 < corpus.bigram_bits_per_byte < 4
-    assert b"import " in read_bytes(corpus.file("validation")).tobytes()
+    assert b"import " in read_tokens(corpus.file("validation")).tobytes()
 
 
 def test_a_library_below_a_folder_called_tests_is_a_library(
@@ -110,7 +112,7 @@ def test_a_library_below_a_folder_called_tests_is_a_library(
         (library / "json" / f"module{number}.py").write_bytes(text(5_000, number))
         (library / "json" / "tests" / f"test{number}.py").write_text("skipped")
     (library / "latin.py").write_bytes(b"# -*- coding: latin-1 -*-\n# \xe9\n")
-    monkeypatch.setattr(corpora.sysconfig, "get_paths", lambda: {"stdlib": str(library)})
+    monkeypatch.setattr(stdlib.sysconfig, "get_paths", lambda: {"stdlib": str(library)})
     corpus = prepare(CorpusSettings(), cache)
     assert sum(corpus.sizes.values()) == 120 * 5_001 - len(SPLITS)
     assert not any(b"skipped" in content or b"latin" in content for content in split_bytes(corpus).values())
@@ -203,7 +205,7 @@ def test_a_name_that_is_no_utf8_is_a_name(folder: Path, cache: Path) -> None:
 
 def test_a_cache_that_can_not_be_written_is_one_sentence(big_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file in the way")
-    with pytest.raises(CorpusError, match=r"^the corpus can't be stored in .*cache/corpus-\w{16}: "):
+    with pytest.raises(CorpusError, match=r"^the corpus can't be stored in .*cache: "):
         prepare(of(big_folder), tmp_path / "cache")
 
 
@@ -225,10 +227,10 @@ def test_an_unchanged_cache_is_not_written_again(folder: Path, cache: Path) -> N
     before = {path.name: path.stat().st_mtime_ns for path in stored.iterdir()}
     prepare(of(folder), cache)
     assert {path.name: path.stat().st_mtime_ns for path in stored.iterdir()} == before
-    assert set(before) == {*(f"{split}.bin" for split in SPLITS), "corpus.json"}
+    assert set(before) == {*(f"{split}.bin" for split in SPLITS), "token_bytes.bin", "corpus.json"}
 
 
-@pytest.mark.parametrize("file", ["train.bin", "validation.bin", "test.bin", "corpus.json"])
+@pytest.mark.parametrize("file", ["train.bin", "validation.bin", "test.bin", "token_bytes.bin", "corpus.json"])
 @pytest.mark.parametrize("damage", ["one byte", "cut", "longer", "gone", "empty"])
 def test_a_damaged_cache_is_mended(folder: Path, cache: Path, file: str, damage: str) -> None:
     first = prepare(of(folder), cache)

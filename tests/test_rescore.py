@@ -79,7 +79,7 @@ def test_what_does_not_contend_is_not_rescored(box, corpus, tmp_path):
 @pytest.mark.parametrize(
     ("source", "tripwire", "words"),
     [
-        (LEAKS, "certificate", "when bytes from"),
+        (LEAKS, "certificate", "when tokens from"),
         (COUPLES, "certificate", "when the other batch elements changed"),
         (FORGES + HONEST, "rescore", "its checkpoint has"),
         (FORGES_BOTH + HONEST, "rescore", "could not be rescored"),

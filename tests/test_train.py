@@ -14,16 +14,16 @@ from flax import nnx
 from nas.loading import load_mixer
 from nas.model import LanguageModel, bits_per_token, count_params
 from nas.settings import ModelSettings, TrainSettings
-from nas.tasks.corpus import bigram_bits_per_byte, read_bytes
+from nas.tasks.feed import batches, held_out_windows
+from nas.tasks.floors import bigram_bits_per_byte
+from nas.tasks.reader import read_tokens
 from nas.train import (
     Programs,
-    batches,
-    bits_per_window,
     complete_checkpoints,
     dispatch_size,
     evaluate_windows,
-    held_out_windows,
     language_loss,
+    scored_bits,
     train,
 )
 
@@ -54,12 +54,12 @@ class TokenMixer(nnx.Module):
 
 
 def programs(source, settings=SHORT):
-    return Programs(load_mixer(source), TINY, settings, language_loss, bits_per_window)
+    return Programs(load_mixer(source), TINY, settings, language_loss, scored_bits)
 
 
 def run(source, corpus, folder, settings=SHORT, rungs=(6, 12, 24), floor=None):
     sent = []
-    data = {split: read_bytes(corpus.file(split)) for split in ("train", "validation")}
+    data = {split: read_tokens(corpus.file(split)) for split in ("train", "validation")}
     result = train(source, TINY, settings, data, 8, rungs, floor, folder, sent.append)
     return result, [message["rung"] for message in sent]
 
@@ -103,7 +103,7 @@ def test_a_step_is_optax_adamw_at_that_peak_learning_rate(corpus):
     """The slow definition: Optax's own AdamW with clipping, at a peak that is not traced."""
     compiled = programs(BASELINES["deltanet"].source)
     state, constants = compiled.initialize(3)
-    windows = batches(read_bytes(corpus.file("train")), SHORT, 0, 6)
+    windows = batches(read_tokens(corpus.file("train")), SHORT, 0, 6)
     warmup = round(SHORT.warmup * SHORT.steps)
     schedule = optax.warmup_cosine_decay_schedule(0.0, 2e-2, warmup, SHORT.steps, 2e-3)
     mask = jax.tree_util.tree_map_with_path(
@@ -124,7 +124,7 @@ def test_a_step_is_optax_adamw_at_that_peak_learning_rate(corpus):
 def test_runs_side_by_side_are_runs_one_after_the_other(corpus):
     compiled = programs(BASELINES["linear_attention"].source)
     seeds, rates = [0, 5], [1e-2, 3e-3]
-    data = read_bytes(corpus.file("train"))
+    data = read_tokens(corpus.file("train"))
     windows = np.stack([batches(data, replace(SHORT, seed=seed), 0, 6) for seed in seeds])
     states, constants = compiled.initialize_all(seeds)
     states, losses = compiled.steps_of_all(states, constants, rates, windows)

@@ -76,7 +76,7 @@ def baselines(settings: Settings, overrides: Sequence[str]) -> int:
         )
         minutes = (time.monotonic() - began) / 60
         report = {**origin("nas baselines", overrides, boxes, minutes), **summary(settings, space, trainings, found)}
-    report["corpus"] = {"name": corpus.name, "sha256": corpus.sha256}
+    report["corpus"] = {"name": corpus.name, "sha256": corpus.sha256, "unit": corpus.unit}
     path = write_report(settings, "baselines", report, markdown(report))
     console.print("\n".join([*_table(report), f"written to {path}"]), markup=False, soft_wrap=True)
     return 0
@@ -236,7 +236,8 @@ def markdown(report: dict[str, Any]) -> str:
         "",
         *origin_lines(report),
         f"{model['layers']} layers of width {model['width']}, {model['heads']} heads; {train['steps']} steps of "
-        f"{train['batch']} x {train['time']} bytes of {corpus['name']} (sha256 {corpus['sha256'][:16]}); "
+        f"{train['batch']} x {train['time']} {corpus.get('unit', 'bytes')} of {corpus['name']} "
+        f"(sha256 {corpus['sha256'][:16]}); "
         f"training seeds {', '.join(map(str, report['seeds']))}; {report['core_minutes']:.1f} minutes of trials in "
         "all. No trial is stopped early. Each architecture is trained up to "
         f"step {report['first_rung']} with every peak learning rate of "

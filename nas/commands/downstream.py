@@ -22,6 +22,8 @@ from nas.journal import Event
 from nas.sandbox import Box, Limits, temporary_folder
 from nas.settings import Settings
 from nas.space import load_space
+from nas.tasks.prepared import kept_tokenizer
+from nas.tasks.tokenizer import Tokenizer
 from nas.terminal import make_console, printable
 from nas.train import complete_checkpoints
 from nas.trial import PRELOAD, memory_bytes
@@ -81,13 +83,14 @@ def downstream(wanted: Wanted, settings: Settings) -> int:
         from nas import harness  # a few seconds
     except ImportError as error:
         raise UserError(f"lm-evaluation-harness can't be imported ({error}): pip install 'nas[harness]'") from error
+    tokenizer = kept_tokenizer(events[0]["corpus"])
     console, space = make_console(), load_space(recorded.search_space.module)
     tier = contained(settings, console)
     with temporary_folder("nas-downstream-") as scratch:
         box = Box((*PRELOAD, "nas.answering", *sorted(space.allowed_imports)), tier=tier, root=scratch)
         try:
-            ask = _asker(box, recorded, trial, folder.trial(trial["id"]) / "train" / "checkpoints", scratch)
-            answerer = harness.Answerer(ask, lambda text: list(text.encode()), _text, recorded.train.time)
+            ask = _asker(box, recorded, tokenizer, trial, folder.trial(trial["id"]) / "train" / "checkpoints", scratch)
+            answerer = harness.Answerer(ask, tokenizer.ids, tokenizer.text, recorded.train.time)
             found = harness.evaluate(answerer, wanted.tasks, wanted.include, wanted.limit)
         finally:
             box.close()
@@ -100,10 +103,6 @@ def downstream(wanted: Wanted, settings: Settings) -> int:
     console.print(table)
     console.print(f"written to {path}", soft_wrap=True, markup=False)
     return 0
-
-
-def _text(tokens: Sequence[int]) -> str:
-    return bytes(tokens).decode("utf-8", "replace")
 
 
 def _trial(events: Sequence[Event], name: str | None) -> Event:
@@ -119,7 +118,7 @@ def _trial(events: Sequence[Event], name: str | None) -> Event:
 
 
 def _asker(
-    box: Box, settings: Settings, trial: Event, checkpoints: Path, scratch: Path
+    box: Box, settings: Settings, tokenizer: Tokenizer, trial: Event, checkpoints: Path, scratch: Path
 ) -> Callable[[list[dict[str, Any]]], list[Any]]:
     """Has requests answered by a checkpoint, in two contained processes: one traces the candidate, one never sees it.
 
@@ -130,7 +129,7 @@ def _asker(
     if not names:
         raise UserError(f"{trial['id']} has no checkpoint in {checkpoints}")
     shapes = {"model": asdict(settings.model), "batch": settings.train.batch, "time": settings.train.time}
-    shapes["accelerator"] = False
+    shapes |= {"accelerator": False, "dtype": tokenizer.dtype, "vocabulary": tokenizer.vocabulary}
     limits = Limits(_SECONDS, memory_bytes(settings))
     tracing = {**shapes, "source": trial["candidate"]["source"], "seed": trial["budget"]["seed"]}
     *_, traced = box.run("nas.rescore:export_boxed", tracing, scratch / "trace", limits)

@@ -206,12 +206,17 @@ def _with_whole_paths(settings: Settings) -> Settings:
     def whole(path: str | None) -> str | None:
         return str(Path(os.path.expanduser(path)).resolve()) if path else path
 
+    tokenizer = settings.corpus.tokenizer
     return replace(
         settings,
         path=whole(settings.path),
         notes_dir=whole(settings.notes_dir) or settings.notes_dir,
         llm=replace(settings.llm, prompts=whole(settings.llm.prompts)),
-        corpus=replace(settings.corpus, path=whole(settings.corpus.path)),
+        corpus=replace(
+            settings.corpus,
+            path=whole(settings.corpus.path),
+            tokenizer=tokenizer if tokenizer in ("bytes", "bpe") else whole(tokenizer) or "",
+        ),
         proposer=replace(settings.proposer, path=whole(settings.proposer.path)),
     )
 
@@ -288,9 +293,12 @@ def _opening(settings: Settings, folder: Folder, corpus: Corpus, resumed: bool) 
     rungs = ", ".join(map(str, rung_steps(settings)))
     kind = settings.proposer.kind
     models = f" ({', '.join(settings.llm.models)})" if kind == "llm" else ""
+    text = f"{corpus.name} corpus ({corpus.text_bytes['train'] / 1e6:.1f} MB)"
+    if corpus.tokenizer != "bytes":
+        text += f" in {corpus.vocabulary:,} tokens of {corpus.tokenizer}"
     return (
         f"{verb} {folder.path}: {settings.search.trials} candidates by {kind}{models}, operators by "
-        f"{settings.meta.kind}, {corpus.name} corpus ({corpus.sizes['train'] / 1e6:.1f} MB), rungs at steps {rungs}"
+        f"{settings.meta.kind}, {text}, rungs at steps {rungs}"
     )
 
 

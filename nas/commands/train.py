@@ -31,8 +31,8 @@ def train(what: str, settings: Settings) -> int:
     console = make_console()
     tier = contained(settings, console)
     console.print(
-        f"training {what} for {settings.train.steps} steps of {settings.train.batch} x {settings.train.time} bytes of "
-        f"{corpus.name}, seed {settings.train.seed}"
+        f"training {what} for {settings.train.steps} steps of {settings.train.batch} x {settings.train.time} "
+        f"{corpus.unit} of {corpus.name}, seed {settings.train.seed}"
     )
     with temporary_folder("nas-train-") as scratch:
         spec = make_spec(

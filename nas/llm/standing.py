@@ -12,6 +12,7 @@ from typing import Any
 from nas.journal import Event
 from nas.meta import Policy, make_policy
 from nas.settings import LlmSettings, MetaSettings
+from nas.types import ELSEWHERE
 
 FIRST_PROMPT = "researcher-0"
 _FAILURES = 3  # proposals in a row without a usable answer, after which a model is set aside
@@ -73,7 +74,7 @@ class Standing:
 
     def _take_trial(self, event: Event) -> None:
         outcome = event["outcome"]
-        if outcome["kind"] == "held" or outcome.get("cause") == "infrastructure":
+        if outcome["kind"] == "held" or outcome.get("cause") in ELSEWHERE:
             return  # no evidence either way
         work = self._work_of[event["id"]]
         plan, gain = self._plans[work], max(event["gain"] or 0.0, 0.0)

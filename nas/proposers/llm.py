@@ -31,7 +31,7 @@ from nas.llm.templates import AGAIN, Message, Templates
 from nas.proposers.request import Interrupted, Job, NoProposal, Proposal, Request
 from nas.settings import Settings
 from nas.space import SearchSpace
-from nas.types import Candidate, Crashed, Fitness, Operator, Rejected, Trial, source_id, trial_from_json
+from nas.types import ELSEWHERE, Candidate, Crashed, Fitness, Operator, Rejected, Trial, source_id, trial_from_json
 
 INVENT = Operator("invent", "Adds a mechanism that none of the parents has, from the notes or of your own.")
 NAME = "llm"
@@ -141,7 +141,7 @@ class LlmProposer:
 
     def repairable(self, trial: Trial) -> bool:
         broken = isinstance(trial.outcome, Rejected) or (
-            isinstance(trial.outcome, Crashed) and trial.outcome.cause != "infrastructure"
+            isinstance(trial.outcome, Crashed) and trial.outcome.cause not in ELSEWHERE
         )
         again = self._repairs[trial.id] < self._settings.llm.repairs
         return broken and again and trial.candidate.proposer == NAME and self.away() is None

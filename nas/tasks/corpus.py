@@ -1,4 +1,4 @@
-"""Text as bytes, split *by file* where there are enough of them, named by its SHA-256.
+"""From what the settings name to tokens on disk, split by document, named by their SHA-256.
 
 Training processes see `train` and `validation`. Contenders are rescored on `reserve`, which no training process is
 given. `test` is for verification: no search touches it.
@@ -6,183 +6,83 @@ given. `test` is for verification: no search touches it.
 
 import hashlib
 import json
-import lzma
-import os
-import sysconfig
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from nas.errors import UserError
 from nas.settings import CorpusSettings
+from nas.tasks import prepared
+from nas.tasks.corpora import KINDS
+from nas.tasks.corpora.source import CorpusError, Document
+from nas.tasks.floors import bigram_bits_per_byte, compressed_bits_per_byte
+from nas.tasks.prepared import Corpus
+from nas.tasks.splits import SPLITS, split_text, split_tokens
+from nas.tasks.tokenizer import Tokenizer, file_sha256, tokenizer_of
 
-SPLITS = ("train", "validation", "reserve", "test")
-_SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib2to3"}
-_MIN_TRAIN_BYTES = 100_000
-_MIN_HELD_OUT_BYTES = 10_000
-_COMPRESSED_BYTES = 2**20  # of the validation split, to learn how well it can be compressed
+__all__ = ["SPLITS", "Corpus", "CorpusError", "prepare"]
 
-
-class CorpusError(UserError):
-    """The text can't be used. The message is one sentence that says what to do."""
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """A prepared corpus: one file of bytes a split, in `folder`.
-
-    Attributes:
-      sha256: of all splits in order: the name of the data in every record.
-      sizes: split -> bytes.
-      bigram_bits_per_byte: what a bigram table of the training bytes reaches on validation: the floor under which a
-        trained model must come.
-      compressed_bits_per_byte: what LZMA needs for the validation split: no small model gets far below it.
-    """
-
-    name: str
-    sha256: str
-    folder: str
-    sizes: dict[str, int]
-    bigram_bits_per_byte: float
-    compressed_bits_per_byte: float
-
-    def require_windows(self, time: int) -> None:
-        """Raises CorpusError if a split is shorter than one window of `time` bytes and the next byte."""
-        short = min(SPLITS, key=lambda split: self.sizes[split])
-        if self.sizes[short] <= time:
-            raise CorpusError(f"the {short} split has {self.sizes[short]:,} bytes: too few for train.time={time}")
-
-    def file(self, split: str) -> Path:
-        """Where the bytes of one split are."""
-        return Path(self.folder) / f"{split}.bin"
-
-
-def read_bytes(file: Path | int) -> np.ndarray:
-    """A file, or an open descriptor of one, memory-mapped: uint8 [bytes]."""
-    if isinstance(file, int):
-        with os.fdopen(os.dup(file), "rb") as opened:
-            return np.memmap(opened, dtype=np.uint8, mode="r")
-    return np.memmap(file, dtype=np.uint8, mode="r")
+_FORMAT = 1  # of what is stored
+_FLOOR_TOKENS = 2**24  # of tokens that are memory-mapped, so many are turned into text for the floors
 
 
 def prepare(settings: CorpusSettings, cache: Path) -> Corpus:
-    """Reads, splits and stores the corpus under `cache`; what is there already is used if it is the same text.
+    """Reads, splits and stores the corpus under `cache`.
+
+    What was prepared before is used again if neither its source nor a byte of it has changed since; otherwise it is
+    prepared again, which mends it.
 
     Raises:
-      CorpusError: if the text is missing, unreadable, not UTF-8 or too small.
+      CorpusError: if the text is missing, unreadable, not UTF-8 or too small, or the tokenizer does not fit it.
     """
-    files = list(_files(settings))
-    joined = {split: b"\n".join(text for key, text in files if _split_of(key) == split) for split in SPLITS}
-    if _too_small(joined):  # too few files to hold whole ones out
-        joined = _split_at_the_end(b"\n".join(text for _, text in files))
-    _check_sizes(settings, joined)
-    return _store(settings.kind, joined, cache)
+    kind = KINDS[settings.kind]
+    key = _key(settings, kind.identity(settings))
+    if found := prepared.find(cache, key):
+        return found
+    documents = list(kind.documents(settings))
+    where = settings.path or settings.dataset or "the standard library"
+    if any(isinstance(document.content, np.ndarray) for document in documents):
+        return _prepare_tokens(settings, documents, where, cache, key)
+    return _prepare_text(settings, documents, where, cache, key)
 
 
-def _files(settings: CorpusSettings) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of each file, in an order that does not depend on the file system."""
-    if settings.kind == "stdlib":
-        root = Path(sysconfig.get_paths()["stdlib"])
-        paths = sorted(path for path in root.rglob("*.py") if not _SKIPPED_FOLDERS & set(path.relative_to(root).parts))
-        if not paths:
-            raise CorpusError(f"this Python has no library sources under {root}: use corpus=text path=FILE_OR_FOLDER")
-    else:
-        root = Path(os.path.expanduser(settings.path or ""))
-        if not os.path.exists(root):
-            raise CorpusError(f"corpus path {root} does not exist")
-        paths = sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else [root]
-        if not paths:
-            raise CorpusError(f"corpus folder {root} has no files")
-    for path in paths:
-        try:
-            content = path.read_bytes()
-            content.decode("utf-8")
-        except OSError as error:
-            raise CorpusError(f"corpus file {path} can't be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            if settings.kind == "stdlib":  # a few of its sources declare another encoding
-                continue
-            raise CorpusError(f"corpus file {path} is not UTF-8 (byte {error.start}): remove or convert it") from error
-        if content:
-            yield path.relative_to(root if root.is_dir() else root.parent).as_posix(), content
-
-
-def _split_of(key: str) -> str:
-    """17 files in 20 train; the rest are held out. By name, so that a new file moves no other one."""
-    bucket = hashlib.sha256(os.fsencode(key)).digest()[0] % 20  # a name need not be UTF-8
-    return {0: "test", 1: "validation", 2: "reserve"}.get(bucket, "train")
-
-
-def _split_at_the_end(content: bytes) -> dict[str, bytes]:
-    """The last 15 % of the text are held out."""
-    ends = [int(len(content) * share) for share in (0, 0.85, 0.9, 0.95, 1)]
-    return {split: content[start:end] for split, (start, end) in zip(SPLITS, pairwise(ends), strict=True)}
-
-
-def _too_small(joined: Mapping[str, bytes]) -> bool:
-    return len(joined["train"]) < _MIN_TRAIN_BYTES or min(len(joined[s]) for s in SPLITS[1:]) < _MIN_HELD_OUT_BYTES
-
-
-def _check_sizes(settings: CorpusSettings, joined: dict[str, bytes]) -> None:
-    where = settings.path or "the standard library"
-    total = sum(map(len, joined.values()))
-    if not total:
-        raise CorpusError(f"the corpus ({where}) is empty: give a text of at least 0.2 MB")
-    if _too_small(joined):
-        sizes = ", ".join(f"{split} {len(joined[split]):,} bytes" for split in SPLITS)
-        raise CorpusError(
-            f"the corpus ({where}) is too small ({sizes}): it needs {_MIN_TRAIN_BYTES:,} bytes to train and "
-            f"{_MIN_HELD_OUT_BYTES:,} in each held-out split, so give more text"
-        )
-
-
-def _store(name: str, joined: dict[str, bytes], cache: Path) -> Corpus:
-    digest = hashlib.sha256()
-    for split in SPLITS:
-        digest.update(hashlib.sha256(joined[split]).digest())
-    sha256 = digest.hexdigest()
-    folder = (cache / f"corpus-{sha256[:16]}").resolve()
-    train, validation = (np.frombuffer(joined[split], np.uint8) for split in SPLITS[:2])
-    corpus = Corpus(
-        name=name,
-        sha256=sha256,
-        folder=str(folder),
-        sizes={split: len(joined[split]) for split in SPLITS},
-        bigram_bits_per_byte=bigram_bits_per_byte(train, validation),
-        compressed_bits_per_byte=compressed_bits_per_byte(joined["validation"]),
+def _prepare_text(settings: CorpusSettings, documents: Sequence[Document], where: str, cache: Path, key: str) -> Corpus:
+    texts = split_text(documents, where)
+    tokenizer = tokenizer_of(settings, texts["train"], cache)
+    tokens = {split: tokenizer.encode(text) for split, text in texts.items()}
+    return prepared.store(
+        cache, key, settings.kind, tokenizer, tokens, floors=_floors(texts["train"], texts["validation"])
     )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for split in SPLITS:
-            _put(folder / f"{split}.bin", joined[split])
-        _put(folder / "corpus.json", json.dumps(asdict(corpus)).encode())  # for a person
-    except OSError as error:
-        raise CorpusError(f"the corpus can't be stored in {folder}: {error.strerror}") from error
-    return corpus
 
 
-def _put(path: Path, content: bytes) -> None:
-    """Writes whole or not at all, and only if it isn't there: other searches may prepare or read the same corpus."""
-    if path.exists() and path.read_bytes() == content:
-        return
-    temporary = path.with_suffix(f".{os.getpid()}.partial")
-    temporary.write_bytes(content)
-    temporary.chmod(0o444)  # whoever is handed it open could open it again, to write
-    temporary.replace(path)
+def _prepare_tokens(
+    settings: CorpusSettings, documents: Sequence[Document], where: str, cache: Path, key: str
+) -> Corpus:
+    tokenizer = tokenizer_of(settings, None, cache)
+    tokens = split_tokens(documents, tokenizer.bytes_in, where)
+    train, validation = (_beginning(tokens[split], tokenizer) for split in ("train", "validation"))
+    return prepared.store(cache, key, settings.kind, tokenizer, tokens, floors=_floors(train, validation))
 
 
-def bigram_bits_per_byte(train: np.ndarray, held_out: np.ndarray) -> float:
-    """Bits per byte of `held_out` (uint8 [n]) under add-1/256 smoothed bigram counts of `train` (uint8 [m])."""
-    pairs = train[:-1].astype(np.int64) * 256 + train[1:]
-    counts = np.bincount(pairs, minlength=65536).reshape(256, 256) + 1 / 256
-    log2 = np.log2(counts / counts.sum(axis=1, keepdims=True))
-    return float(-log2[held_out[:-1], held_out[1:]].mean())
+def _beginning(pieces: Sequence[np.ndarray], tokenizer: Tokenizer) -> bytes:
+    """The text of the first tokens."""
+    texts, left = [], _FLOOR_TOKENS
+    for piece in pieces:
+        texts.append(tokenizer.decode(piece[:left]))
+        left -= len(piece[:left])
+    return b"".join(texts)
 
 
-def compressed_bits_per_byte(text: bytes) -> float:
-    """Bits of LZMA per byte of the beginning of `text`."""
-    beginning = text[:_COMPRESSED_BYTES]
-    return 8 * len(lzma.compress(beginning)) / len(beginning)
+def _floors(train: bytes, validation: bytes) -> dict[str, float]:
+    """In bits per byte of the text, whatever the tokens are."""
+    return {
+        "bigram_bits_per_byte": bigram_bits_per_byte(*(np.frombuffer(text, np.uint8) for text in (train, validation))),
+        "compressed_bits_per_byte": compressed_bits_per_byte(validation),
+    }
+
+
+def _key(settings: CorpusSettings, identity: object) -> str:
+    """Another one if the source, the tokenizer or the way in which it is prepared is another."""
+    bpe = settings.vocabulary if settings.tokenizer == "bpe" else None
+    how = [_FORMAT, settings.kind, file_sha256(settings) or settings.tokenizer, bpe]
+    return hashlib.sha256(json.dumps([how, identity]).encode()).hexdigest()[:16]
