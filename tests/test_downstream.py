@@ -77,7 +77,7 @@ def searched(box, corpus, tmp_path_factory):
     candidate = Candidate(source, "baseline", name="linear_attention")
     trial = Trial("t0000", candidate, "baseline", Budget(12), Fitness(**outcome), Cost())
     journal = Journal(folder / "journal.jsonl")
-    journal.append({"event": "search", "name": "one", "config": asdict(SETTINGS)})
+    journal.append({"event": "search", "name": "one", "config": asdict(SETTINGS), "corpus": asdict(corpus)})
     journal.append({"event": "trial", **trial_to_json(trial)})
     journal.append({"event": "end", "reason": "trials", "best": "t0000", "summary": ""})
     journal.close()

@@ -87,12 +87,12 @@ def bits_by_hand(corpus: Corpus, library: tokenizers.Tokenizer, split: str, fold
     assert step == LONGER.train.steps
     model = LanguageModel(mixer, LONGER.model, corpus.vocabulary, rngs=nnx.Rngs(0))
     nnx.update(model, state["params"])
-    logits_of = nnx.jit(model.__call__)
+    logits_of = nnx.jit(lambda model, tokens: model(tokens))
     data, time = read_tokens(corpus.file(split), corpus.dtype), LONGER.train.time
     bits = size = 0.0
     for start in np.linspace(0, len(data) - (time + 1), LONGER.task.validation_windows).astype(int):
         window = np.asarray(data[start : start + time + 1], np.int32)
-        logits = np.asarray(logits_of(jnp.asarray(window[None, :-1]))[0], np.float64)
+        logits = np.asarray(logits_of(model, jnp.asarray(window[None, :-1]))[0], np.float64)
         for position, token in enumerate(window[1:].tolist()):
             text = library.decode([token], skip_special_tokens=True)  # the text is ASCII: each token is text by itself
             if text:

@@ -37,7 +37,13 @@ def test_each_role_has_a_system_and_a_user_message(templates, role):
 @pytest.mark.parametrize("role", ["researcher", "engineer"])
 def test_who_writes_code_knows_the_contract_and_the_limits(templates, role):
     system = templates.render(role, values(role, contract="IMPORT NOTHING"))[0]["content"]
-    for words in ("IMPORT NOTHING", "20,000 parameters", "200,000 forward FLOPs", "width 64 with 2 heads", "256 bytes"):
+    for words in (
+        "IMPORT NOTHING",
+        "20,000 parameters",
+        "200,000 forward FLOPs",
+        "width 64 with 2 heads",
+        "256 tokens",
+    ):
         assert words in " ".join(system.split())
 
 

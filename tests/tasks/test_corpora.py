@@ -4,6 +4,7 @@ import json
 import random
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from nas.settings import CorpusSettings
 from nas.tasks.corpora import KINDS
 from nas.tasks.corpus import SPLITS, Corpus, CorpusError, prepare
 from nas.tasks.floors import bigram_bits_per_byte
+from nas.tasks.prepared import kept_tokenizer
 from nas.tasks.reader import read_tokens
 
 WORDS = ["".join(random.Random(number).choices("abcdefgäß猫", k=2 + number % 7)) for number in range(400)]
@@ -131,6 +133,16 @@ def test_of_what_was_tampered_with_and_is_gone_at_its_source_one_sentence(folder
     source.unlink()
     with pytest.raises(CorpusError, match=r"text.txt does not exist$"):
         prepare(CorpusSettings("text", str(source)), tmp_path / "cache")
+
+
+def test_its_tokenizer_is_kept_with_it(folder: Path, cache: Path) -> None:
+    corpus = prepare(CorpusSettings("text", str(folder), tokenizer="bpe", vocabulary=400), cache)
+    kept = kept_tokenizer(asdict(corpus))
+    ids = kept.ids(WORDS[0] + " 猫")
+    assert kept.text(ids) == WORDS[0] + " 猫" and max(ids) < corpus.vocabulary
+    assert kept_tokenizer({"sha256": "of an earlier search"}).ids("é") == [0xC3, 0xA9]
+    with pytest.raises(CorpusError, match="no longer that of the corpus"):
+        kept_tokenizer({**asdict(corpus), "tokenizer_sha256": "00"})
 
 
 # Tokens that are there already
