@@ -1,1 +1,1 @@
-"""What candidates are trained on: corpora and, later, probe tasks. One file each."""
+"""What candidates are trained on: corpora and probe tasks. One file each."""
