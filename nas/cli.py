@@ -14,6 +14,7 @@ nas: searches for token mixers of linear cost, and tells what is really better.
   nas train NAME|FILE [overrides]   train one baseline or candidate file on the same harness
   nas walk [overrides]           random candidates of the grammar through the gate: what share passes, and why not all
   nas baselines [overrides]      every baseline over several training seeds, as one table
+  nas probe [NAME|FILE ...] [overrides]   recall, copying, state tracking: what architectures can do, as one table
   nas review SEARCH              what a search holds until a person has looked at it, and why
   nas downstream SEARCH [TRIAL] --tasks NAME,...   tasks of lm-evaluation-harness on what a search has trained
   nas notes add FILE|TEXT        a note for the LLM proposer; nas notes search WORDS, nas notes list
@@ -33,6 +34,7 @@ keys and groups with their values; `nas search --cfg job` prints the whole confi
   nas search proposer=replay proposer.path=results/NAME        an earlier search once more, without the endpoint
   nas walk walk.candidates=100 seed=1            results/walk.md; given again, it goes on where it was interrupted
   nas baselines model=base baselines.seeds=5     results/baselines.md; the same
+  nas probe deltanet gla probe.tasks=[parity,mqar]   results/tasks.md; the same
   nas review results/NAME accept t0012 --by NAME --why TEXT   or refuse: your word, in the search's journal
 """
 
@@ -49,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train": _train,
         "walk": _walk,
         "baselines": _baselines,
+        "probe": _probe,
         "review": _review,
         "downstream": _downstream,
         "notes": _notes,
@@ -141,6 +144,18 @@ def _baselines(words: list[str]) -> int:
     from nas.configuration import composed, settings_of
 
     return baselines(settings_of(composed(words)), words)
+
+
+def _probe(words: list[str]) -> int:
+    if any(word.startswith("-") for word in words):
+        return _fail("usage: nas probe [NAME|FILE ...] [overrides]")
+    from nas.commands.probe import probe
+    from nas.configuration import composed, settings_of
+
+    overrides = [word for word in words if _is_override(word)]
+    chosen = any(word.startswith("probe=") for word in overrides)
+    settings = settings_of(composed(overrides if chosen else ["probe=tiny", *overrides]))
+    return probe([word for word in words if not _is_override(word)], settings, overrides)
 
 
 def _review(words: list[str]) -> int:

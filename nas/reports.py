@@ -9,11 +9,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from nas.gate.settings import CHECKS
 
-_MOST_LETTERS = 2000
+MOST_LETTERS = 2000
 
 Number = Annotated[float, Field(ge=-1e30, le=1e30, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=10**18)]
-Words = Annotated[str, AfterValidator(lambda text: text[:_MOST_LETTERS])]
+Words = Annotated[str, AfterValidator(lambda text: text[:MOST_LETTERS])]
 
 
 def _checks(checks: dict[str, str]) -> dict[str, str]:
@@ -65,6 +65,25 @@ class Ended(Report):
 
     cause: Annotated[str, Field(pattern="^(diverged|floor|disk)$")]
     reason: Words
+
+
+class Probed(Report):
+    """One run on a probe task: a seed and a learning rate."""
+
+    seed: Count
+    learning_rate: Number
+    accuracy: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(max_length=10)]
+    loss: Number
+    steps: Count
+    seconds: Number
+
+
+class ProbeFailed(Report):
+    """One run on a probe task that came to nothing."""
+
+    seed: Count
+    learning_rate: Number
+    crashed: Ended
 
 
 class Exported(Report):

@@ -287,6 +287,37 @@ class TrainSettings:
 
 
 @dataclass(frozen=True)
+class ProbeSettings:
+    """Probe tasks, which `nas probe` trains on (see `nas.tasks.probes`).
+
+    Attributes:
+      size: "none" | "tiny" | "published": of the tasks and of the models on them.
+      tasks: by name; all there are if empty.
+      seeds: training seeds of each, counted up from `train.seed`.
+      learning_rates: the grid of peaks, the same for every architecture; each task's own if empty.
+      steps: optimizer steps of a run; null for each task's own.
+      timeout_seconds: wall-clock of one run; those of one task and architecture have their sum together.
+    """
+
+    size: str = "none"
+    tasks: tuple[str, ...] = ()
+    seeds: int = 3
+    learning_rates: tuple[float, ...] = ()
+    steps: int | None = None
+    timeout_seconds: float = 300.0
+
+    def __post_init__(self) -> None:
+        sizes = ("none", "tiny", "published")
+        _require(self.size in sizes, f"probe.size={self.size}: there are {', '.join(sizes)}")
+        _require(self.seeds >= 1, f"probe.seeds={self.seeds} must be at least 1")
+        rates = self.learning_rates
+        _require(all(0 < rate < math.inf for rate in rates), f"probe.learning_rates={list(rates)} must be positive")
+        _require(len(set(rates)) == len(rates), f"probe.learning_rates={list(rates)} must be different")
+        _require(self.steps is None or self.steps >= 1, f"probe.steps={self.steps} must be at least 1")
+        _require(self.timeout_seconds > 0, f"probe.timeout_seconds={self.timeout_seconds} must be positive")
+
+
+@dataclass(frozen=True)
 class FitnessSettings:
     """What ranks candidates that reached the same rung; which of them go on is the scheduler's, by bits per byte.
 
@@ -550,6 +581,7 @@ class Settings:
     train: TrainSettings = field(default_factory=TrainSettings)
     task: TaskSettings = field(default_factory=TaskSettings)
     corpus: CorpusSettings = field(default_factory=CorpusSettings)
+    probe: ProbeSettings = field(default_factory=ProbeSettings)
     fitness: FitnessSettings = field(default_factory=FitnessSettings)
     scheduler: SchedulerSettings = field(default_factory=SchedulerSettings)
     meta: MetaSettings = field(default_factory=MetaSettings)

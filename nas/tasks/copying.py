@@ -47,7 +47,5 @@ TASK = Task(
         learning_rates=(1e-4, 5e-4, 1e-3),
         examples=1280,
     ),
-    tiny=Setup(
-        SelectiveCopying(10, 32, (2,), 6), width=32, heads=2, steps=400, batch=32, learning_rates=(4e-3, 1e-2)
-    ),
+    tiny=Setup(SelectiveCopying(10, 32, (2,), 6), width=32, heads=2, steps=400, batch=32, learning_rates=(4e-3, 1e-2)),
 )

@@ -5,16 +5,17 @@ A probe asks for one ability (recall, copying, state tracking). It gates and des
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Rows = NDArray[np.int32]
+Integers = NDArray[np.integer[Any]]
 Weights = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Examples:
+class Examples(NamedTuple):
     """What a model reads, and what it has to say after each token.
 
     Attributes:
@@ -93,17 +94,17 @@ class Task:
     tiny: Setup
 
     def at(self, size: str) -> Setup:
-        """"published" or "tiny"."""
+        """ "published" or "tiny"."""
         return {"published": self.published, "tiny": self.tiny}[size]
 
 
-def answered(tokens: Rows, targets: Rows, weights: NDArray[np.bool_]) -> Examples:
+def answered(tokens: Integers, targets: Integers, weights: NDArray[np.bool_]) -> Examples:
     """Examples that are trained where they are scored."""
     scored = weights.astype(np.float32)
     return Examples(tokens.astype(np.int32), targets.astype(np.int32), scored, scored)
 
 
-def shifted(sequence: Rows, scored: NDArray[np.bool_], trained: NDArray[np.bool_] | None = None) -> Examples:
+def shifted(sequence: Integers, scored: NDArray[np.bool_], trained: NDArray[np.bool_] | None = None) -> Examples:
     """Next-token prediction on sequences of `time + 1` tokens.
 
     Args:

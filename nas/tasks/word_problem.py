@@ -1,4 +1,4 @@
-"""The word problem of a group (Merrill et al. 2024, https://arxiv.org/abs/2404.08819): the product of all tokens so far.
+"""The word problem of a group (Merrill et al. 2024, https://arxiv.org/abs/2404.08819): the product of all so far.
 
 Each token is a permutation of five things, each answer the permutation that they make together. Neither S5 (all 120)
 nor A5 (the 60 even ones) can be solved by a transition that is diagonal, of whatever depth; products of Householder
