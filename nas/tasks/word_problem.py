@@ -37,7 +37,7 @@ class WordProblem(Probe):
     """Products in S5, or in A5 if `even`.
 
     Attributes:
-      moved: tokens are those elements that move at most so many of the five, in one cycle; 5: all there are.
+      moved: tokens are those elements that move at most so many of the five; 5: all there are.
     """
 
     even: bool = False
