@@ -55,11 +55,7 @@ def run(words: str | list[str], capfd: pytest.CaptureFixture[str]) -> tuple[int,
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (
-            "serach",
-            "there is no command serach: there are search, check, train, walk, baselines, review, notes, doctor, ui "
-            "(nas --help)",
-        ),
+        ("serach", "there is no command serach: there are search, check, train, walk, baselines, "),
         ("search seed=x", "seed=x: input should be a valid integer"),
         ("search sede=1", "there is no key sede: did you mean seed?"),
         ("search seed=1,2", "Ambiguous value for argument 'seed=1,2'"),
@@ -88,6 +84,11 @@ def run(words: str | list[str], capfd: pytest.CaptureFixture[str]) -> tuple[int,
         ("baselines --fast", "usage: nas baselines [overrides]"),
         ("baselines baselines.seeds=0", "baselines.seeds=0 must be at least 1"),
         ("baselines search_space.baselines=[nope]", "search_space.baselines: no nope; there are "),
+        ("probe --fast", "usage: nas probe [NAME|FILE ...] [overrides]"),
+        ("probe nope", "there is no baseline and no file nope: the baselines are "),
+        ("probe probe=none", "probe=none leaves nothing to train on: say probe=tiny or probe=published"),
+        ("probe probe.tasks=[nope]", "probe.tasks: no nope; there are in_context_recall, "),
+        ("probe probe.learning_rates=[0.1,0]", "probe.learning_rates=[0.1, 0.0] must be positive"),
         ("ui --port", "usage: nas ui [overrides] [--port N]"),
         ("ui --port x", "usage: nas ui [overrides] [--port N]"),
         ("ui --prot 5001", "usage: nas ui [overrides] [--port N]"),
@@ -108,7 +109,9 @@ def test_help_is_help(words: list[str], capfd: pytest.CaptureFixture[str]) -> No
     assert run(words, capfd) == (0, HELP + "\n", "")
 
 
-@pytest.mark.parametrize("command", ["search", "check", "train", "walk", "baselines", "review", "doctor", "ui"])
+@pytest.mark.parametrize(
+    "command", ["search", "check", "train", "walk", "baselines", "probe", "review", "doctor", "ui"]
+)
 def test_help_speaks_of_every_command(command: str) -> None:
     assert f"\n  nas {command} " in HELP
 

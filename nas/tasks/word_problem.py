@@ -5,8 +5,9 @@ nor A5 (the 60 even ones) can be solved by a transition that is diagonal, of wha
 steps can, with as many to a token as the permutations that are tokens need swaps (Grazzi et al. 2024,
 https://arxiv.org/abs/2411.12537; Siems et al. 2025, https://arxiv.org/abs/2502.10297).
 
-Published: every element of the group is a token. Tiny: only those that differ from nothing by one swap (S5; one step to
-a token is enough) or by one cycle of three (A5; two steps), and nothing: Grazzi et al. have these too.
+Published: every element of the group is a token. Tiny: only those that swap two neighbours (S5; one step to a token is
+enough) or turn three in a circle (A5; two steps), and the one that moves nothing; they make the whole group. Grazzi et
+al. have swaps and circles alone too, of any of the five.
 """
 
 from dataclasses import dataclass
@@ -37,11 +38,11 @@ class WordProblem(Probe):
     """Products in S5, or in A5 if `even`.
 
     Attributes:
-      moved: tokens are those elements that move at most so many of the five; 5: all there are.
+      neighbours: tokens are those elements alone that move two neighbours, or three in A5, or nothing.
     """
 
     even: bool = False
-    moved: int = POINTS
+    neighbours: bool = False
 
     @property
     def chance(self) -> float:
@@ -57,8 +58,10 @@ class WordProblem(Probe):
     @cached_property
     def letters(self) -> np.ndarray:
         """Indices of the elements that are tokens."""
-        moves = (self.elements != np.arange(POINTS)).sum(axis=1)
-        return np.nonzero(moves <= self.moved)[0]
+        moves = self.elements != np.arange(POINTS)
+        most = (3 if self.even else 2) if self.neighbours else POINTS
+        first, last = moves.argmax(axis=1), POINTS - 1 - moves[:, ::-1].argmax(axis=1)
+        return np.nonzero(~moves.any(axis=1) | (last - first < most))[0]
 
     @cached_property
     def products(self) -> np.ndarray:
@@ -88,7 +91,7 @@ def _published(even: bool) -> Setup:
 
 def _tiny(even: bool) -> Setup:
     return Setup(
-        WordProblem(60 if even else 120, 16, (2, 4), even, moved=3 if even else 2),
+        WordProblem(60 if even else 120, 16, (2, 4), even, neighbours=True),
         width=32,
         heads=2,
         steps=600,
