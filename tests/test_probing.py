@@ -104,7 +104,7 @@ def test_a_crash_of_one_run_is_a_value_and_the_others_go_on(box: Box, tmp_path: 
     assert crashed["crashed"]["reason"].startswith("the training loss was not finite at step ")
     for run in (first, last):
         assert list(run["accuracy"]) == ["32", "64"] and run["steps"] == 3
-        assert all(0 < accuracy < 0.3 for accuracy in run["accuracy"].values()), "chance is 1 in 8"
+        assert all(0 <= accuracy < 0.3 for accuracy in run["accuracy"].values()), "chance is 1 in 8"
 
 
 def test_what_takes_its_process_with_it_is_a_crash_of_every_run(box: Box, tmp_path: Path) -> None:
