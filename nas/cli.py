@@ -16,6 +16,8 @@ nas: searches for token mixers of linear cost, and tells what is really better.
   nas baselines [overrides]      every baseline over several training seeds, as one table
   nas probe [NAME|FILE ...] [overrides]   recall, copying, state tracking: what architectures can do, as one table
   nas review SEARCH              what a search holds until a person has looked at it, and why
+  nas verify SEARCH [--beside SEARCH ...] [overrides]   what it found against tuned baselines, and a verdict; ablation
+  nas null [overrides]           whether verification calls copies better that differ from the baseline in names alone
   nas downstream SEARCH [TRIAL] --tasks NAME,...   tasks of lm-evaluation-harness on what a search has trained
   nas notes add FILE|TEXT        a note for the LLM proposer; nas notes search WORDS, nas notes list
   nas doctor [overrides]         what contains candidates on this machine, found out by trying to get out of it
@@ -53,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "baselines": _baselines,
         "probe": _probe,
         "review": _review,
+        "verify": _verify,
+        "null": _null,
         "downstream": _downstream,
         "notes": _notes,
         "doctor": _doctor,
@@ -164,6 +168,23 @@ def _review(words: list[str]) -> int:
 
     search, decision, overrides = arguments(words)
     return review(search, Path(settings_of(composed(overrides)).results_dir), decision)
+
+
+def _verify(words: list[str]) -> int:
+    from nas.commands.verify import arguments, verify
+    from nas.configuration import composed, settings_of
+
+    search, beside, overrides = arguments(words)
+    return verify(search, beside, settings_of(composed(overrides)), overrides)
+
+
+def _null(words: list[str]) -> int:
+    if not all(_is_override(word) for word in words):
+        return _fail("usage: nas null [overrides]")
+    from nas.commands.null import null
+    from nas.configuration import composed, settings_of
+
+    return null(settings_of(composed(words)), words)
 
 
 def _downstream(words: list[str]) -> int:

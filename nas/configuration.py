@@ -32,6 +32,7 @@ _CHANGEABLE_IN_REPLAY = (
     *("budget.minutes", "sandbox", "execution", "tracking"),
 )
 _BEFORE = {"search.noise_baselines": 1}  # what a journal says that was written before there was such a setting
+_IN_VERIFICATION = ("verify", "execution", "sandbox", "tracking", "results_dir")
 _ALWAYS_IN_REPLAY = ("proposer", "name", "results_dir", "resume")  # named or not
 _FREE = ("llm.extra_body", "fitness.probes")  # mappings whose keys are not ours
 _HINTS = (
@@ -168,6 +169,21 @@ def replayed(recorded: Settings, asked: Settings, overrides: Sequence[str]) -> S
     values = _changed(asdict(recorded), asked, overrides, _CHANGEABLE_IN_REPLAY, why)
     always = {name: value for name, value in _flat(asdict(asked)).items() if _is_in(name, _ALWAYS_IN_REPLAY)}
     return settings_of(_nested({**values, **always}))
+
+
+def verifying(recorded: Settings, asked: Settings, overrides: Sequence[str], results_dir: str) -> Settings:
+    """The settings of a finished search, with those by which it is verified.
+
+    Args:
+      results_dir: where the search lies now; it may have been moved.
+
+    Raises:
+      ConfigurationError: if an override would change what its candidates are.
+    """
+    why = "can't be changed in a verification, which compares under the search's own settings"
+    values = _changed(asdict(recorded), asked, overrides, _IN_VERIFICATION, why)
+    always = {name: value for name, value in _flat(asdict(asked)).items() if _is_in(name, ["verify"])}
+    return settings_of(_nested({**values, **always, "results_dir": results_dir}))
 
 
 def _changed(

@@ -15,7 +15,7 @@ from nas.journal import Event
 
 RECORD_ENDS = "the record ends here"  # a search's reason to end
 _ENGINE = ("ask", "rung", "trial", "noise")  # what happens again by itself; the rest is followed
-_APART = ("search", "resume", "end", "review")
+_APART = ("search", "resume", "end", "review", "verified", "ablation")
 _CLOCKS = ("time", "seconds", "tokens_per_second", "peak_bytes")  # and whatever ends in _seconds
 _OWN = ("name", "results_dir", "notes_dir", "resume", "proposer", "execution", "tracking", "sandbox", "budget", "llm")
 
@@ -141,7 +141,7 @@ def difference(recorded: Iterable[Event], replayed: Iterable[Event]) -> str | No
     Of a record that was killed, and so has no end, as far as it goes.
     """
     ours, theirs = (
-        [_bare(event) for event in events if event["event"] not in ("resume", "review")]
+        [_bare(event) for event in events if event["event"] not in ("resume", "review", "verified", "ablation")]
         for events in (replayed, recorded)
     )
     if theirs and theirs[-1]["event"] != "end":

@@ -91,6 +91,7 @@ class Exported(Report):
 
     program: str
     names: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=10_000)]
+    drawn: bool = False
 
 
 class Scored(Report):
@@ -119,6 +120,30 @@ class Answered(Report):
     """Answers to the requests of `nas.answering`, in their order."""
 
     answers: list[Likelihood | Continuation]
+
+
+class Run(Report):
+    """One of several trainings of an architecture."""
+
+    name: Annotated[str, Field(max_length=100)]
+    diverged: bool
+    params: Count
+    flops_per_token: Number
+    tokens_per_second: Number
+    train_seconds: Number
+
+
+class RunScore(Report):
+    """What one checkpoint is worth: bits per byte of each window of held-out text; none where they are not finite."""
+
+    bits: Annotated[list[Number], Field(max_length=100_000)]
+    fault: Words | None
+
+
+class RunScores(Report):
+    """The same of several, by the names of their trainings."""
+
+    scores: Annotated[dict[str, RunScore], Field(max_length=10_000)]
 
 
 Kind = TypeVar("Kind", bound=Report)

@@ -42,9 +42,10 @@ _ROUTINES = re.compile(r"(lapack|cu|hip|ducc|dynamic_ducc)\w+|Sharding|(Approx)?
 
 
 def export_boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
-    """{"program": base64 of the exported forward pass, "names": its parameters in order}.
+    """{"program": base64 of the exported forward pass, "names": its parameters in order, "drawn": bool}.
 
     The program is a function of (parameters, tokens [batch, time]) -> logits float32 [batch, time, vocabulary].
+    `drawn`: whether it has constants of the candidate in it, which may be others at another seed.
     """
     use_platform(arguments)
     settings = ModelSettings(**arguments["model"])
@@ -66,7 +67,8 @@ def export_boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
     tokens = jax.ShapeDtypeStruct((arguments["batch"], arguments["time"]), arguments["dtype"])
     exported = export.export(jax.jit(program))([jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves], tokens)
     names = [_name(path) for path, _ in jax.tree.leaves_with_path(nnx.to_pure_dict(params))]
-    return {"program": base64.b64encode(exported.serialize()).decode(), "names": names}
+    program_text = base64.b64encode(exported.serialize()).decode()
+    return {"program": program_text, "names": names, "drawn": bool(jax.tree.leaves(rest))}
 
 
 # In the second process: from program and checkpoint to numbers.
@@ -86,13 +88,7 @@ def score_boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
     params = restored(Path(arguments["checkpoint"]), arguments["names"])
     program = loaded(base64.b64decode(arguments["program"]), params, batch, time, arguments["dtype"], vocabulary)
 
-    @jax.jit
-    def bits(log_probs: jax.Array, next_tokens: jax.Array) -> jax.Array:
-        chosen = jnp.take_along_axis(log_probs, next_tokens[..., None], axis=-1)[..., 0]
-        return bits_of_windows(-chosen / jnp.log(2.0), next_tokens, token_bytes)
-
-    def evaluate(params: Any, windows: np.ndarray) -> jax.Array:
-        return bits(program(params, windows[:, :-1]), windows[:, 1:].astype(np.int32))
+    evaluate = _evaluator(program, token_bytes)
 
     def measured(windows: np.ndarray) -> tuple[float, float]:
         return bits_per_byte(evaluate_windows(evaluate, params, windows, batch), windows, token_bytes)
@@ -109,6 +105,50 @@ def score_boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
         "held_out_stderr": held_out_stderr,
         "fault": fault or _uncertified(program, params, texts["reserve"], batch, time, vocabulary),
     }
+
+
+def score_many_boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
+    """{"scores": name -> {"bits": of each window, "fault": as above}} of several checkpoints.
+
+    A window's bits are divided by the bytes of a mean window, so that their mean is the bits per byte of them all. The
+    windows are spread over the one text that it is handed, "text". `programs` has the one for all checkpoints as "", or
+    each one's by its name. Without `certify` nothing is looked at but the loss.
+    """
+    use_platform(arguments)
+    settings = ModelSettings(**arguments["model"])
+    batch, time, vocabulary = arguments["batch"], arguments["time"], arguments["vocabulary"]
+    files, dtype = arguments["files"], arguments["dtype"]
+    token_bytes = np.array(read_tokens(files["token_bytes"], "uint16"))
+    text = held_out_windows(read_tokens(files["text"], dtype), arguments["windows"], time)
+    bytes_of_window = token_bytes[text[:, 1:]].sum(axis=1, dtype=np.float64).mean()
+    programs: dict[str, Program] = {}
+    scores = {}
+    for name in arguments["runs"]:
+        params = restored(Path(arguments["checkpoints"]) / name, arguments["names"])
+        one = "" if "" in arguments["programs"] else name
+        if one not in programs:
+            serialized = base64.b64decode(arguments["programs"][one])
+            programs[one] = loaded(serialized, params, batch, time, dtype, vocabulary)
+        program = programs[one]
+        bits = evaluate_windows(_evaluator(program, token_bytes), params, text, batch) / bytes_of_window
+        fault = None if np.isfinite(bits).all() else "the loss is not finite on held-out text"
+        if arguments["certify"] and fault is None:
+            fault = _wrong_size(params, settings, vocabulary)
+            fault = fault or _uncertified(program, params, text, batch, time, vocabulary)
+        kept = [round(float(value), 7) for value in bits if np.isfinite(bits).all()]
+        scores[name] = {"bits": kept, "fault": fault}
+    return {"scores": scores}
+
+
+def _evaluator(program: Program, token_bytes: np.ndarray) -> Callable[[Any, np.ndarray], jax.Array]:
+    """(parameters, windows) -> bits of each window's scored tokens."""
+
+    @jax.jit
+    def bits(log_probs: jax.Array, next_tokens: jax.Array) -> jax.Array:
+        chosen = jnp.take_along_axis(log_probs, next_tokens[..., None], axis=-1)[..., 0]
+        return bits_of_windows(-chosen / jnp.log(2.0), next_tokens, token_bytes)
+
+    return lambda params, windows: bits(program(params, windows[:, :-1]), windows[:, 1:].astype(np.int32))
 
 
 def restored(checkpoint: Path, names: Sequence[str]) -> list[jax.Array]:

@@ -623,6 +623,8 @@ class Search:
                 self._unanalysed.pop(event["trial"], None)
             elif event["event"] == "review":
                 self._take_decision(event)
+            elif event["event"] == "ablation":
+                self._take_ablation(event)
             elif event["event"] == "notice" and event["tripwire"] == "llm":
                 self._away = event["reason"]
             elif event["event"] == "end":
@@ -643,6 +645,12 @@ class Search:
         if event["decision"] == "accept":
             self._accepted[trial.id] = trial.outcome.fitness
             self._credit(replace(trial, outcome=trial.outcome.fitness))
+
+    def _take_ablation(self, event: Event) -> None:
+        """What a change turned out to be worth in a verification: credit for its operator, none within the noise."""
+        if event["operator"] in self._operators:
+            effect = event["effect"]
+            self._policy.update(event["operator"], effect["mean"] if effect["low"] > 0 else 0.0)
 
     # what is known
 

@@ -39,7 +39,7 @@ class ProposerSettings:
     """Who writes candidates.
 
     Attributes:
-      kind: "grammar" | "folder" | "llm" | "replay".
+      kind: "grammar" | "random" | "folder" | "llm" | "replay".
       path: for "folder": each `*.py` file in it is proposed once, in the order of the names; for "replay": the folder
         of the search whose proposals are made again.
     """
@@ -48,7 +48,7 @@ class ProposerSettings:
     path: str | None = None
 
     def __post_init__(self) -> None:
-        kinds = ("grammar", "folder", "llm", "replay")
+        kinds = ("grammar", "random", "folder", "llm", "replay")
         _require(self.kind in kinds, f"proposer.kind={self.kind}: there are {', '.join(kinds)}")
         wants_path = self.kind in ("folder", "replay")
         _require(not wants_path or bool(self.path), f"proposer={self.kind} needs proposer.path=DIR")
@@ -194,9 +194,10 @@ class CorpusSettings:
     """The text, and what its tokens are.
 
     Attributes:
-      kind: "stdlib" (the running Python's own sources) | "text" (a UTF-8 file or folder) | "token_bin" (tokens of
-        nanoGPT or llm.c: a .bin file or a folder of them) | "huggingface" (a data set that `datasets` can load).
-      path: for all but "stdlib".
+      kind: "stdlib" (the running Python's own sources) | "docstrings" (what NumPy and SciPy say of themselves: English
+        prose) | "text" (a UTF-8 file or folder) | "token_bin" (tokens of nanoGPT or llm.c: a .bin file or a folder of
+        them) | "huggingface" (a data set that `datasets` can load).
+      path: for all but the first two.
       tokenizer: "bytes" | "bpe" (trained on the training split) | the path of a `tokenizer.json`, which for "token_bin"
         says what text each token stands for.
       vocabulary: tokens of "bpe", the 256 bytes among them.
@@ -216,7 +217,7 @@ class CorpusSettings:
     megabytes: float = 100.0
 
     def __post_init__(self) -> None:
-        kinds = ("stdlib", "text", "token_bin", "huggingface")
+        kinds = ("stdlib", "docstrings", "text", "token_bin", "huggingface")
         _require(self.kind in kinds, f"corpus.kind={self.kind}: there are {', '.join(kinds)}")
         _require(
             self.kind not in ("text", "token_bin") or bool(self.path), f"corpus={self.kind} needs path=FILE_OR_FOLDER"
@@ -562,6 +563,61 @@ class BaselinesSettings:
 
 
 @dataclass(frozen=True)
+class VerifySettings:
+    """`nas verify`: the contenders of a search against its baselines, everybody tuned and on the same fresh seeds.
+
+    Attributes:
+      contenders: so many of the search's best candidates; the verdicts are corrected for their number.
+      baselines: so many of its best baselines, beside the space's reference.
+      seeds: fresh training seeds of each condition; the search's own chose the candidates and enters none.
+      longer: the primary condition has so many times the search's steps.
+      widen: the second width is so many times the search's, with as many times the heads; 1 leaves it out.
+      corpus, path: kind and path of the second corpus; "none" leaves it out.
+      equal_flops: whether steps are also scaled to the baseline's training FLOPs, where these differ by 2 % or more.
+      grid: learning rates that everybody is tuned over, as multiples of `train.learning_rate`.
+      windows: of the training length, spread over the test split.
+      level: of significance, after the correction.
+      correction: for the number of contenders: "holm" | "benjamini_hochberg".
+      ablations: at most so many changes of the winner's lineage are taken out, the latest first.
+      records: the last so many record holders of each search are verified for the discovery curve.
+      copy_to: a folder that gets copies of the report; null for none.
+    """
+
+    contenders: int = 3
+    baselines: int = 1
+    seeds: int = 5
+    longer: float = 2.0
+    widen: int = 2
+    corpus: str = "docstrings"
+    path: str | None = None
+    equal_flops: bool = True
+    grid: tuple[float, ...] = (0.5, 1.0, 2.0)
+    windows: int = 256
+    level: float = 0.05
+    correction: str = "holm"
+    ablations: int = 8
+    records: int = 3
+    copy_to: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("contenders", "baselines", "widen"):
+            _require(getattr(self, name) >= 1, f"verify.{name}={getattr(self, name)} must be at least 1")
+        for name in ("seeds", "windows"):
+            _require(getattr(self, name) >= 2, f"verify.{name}={getattr(self, name)} must be at least 2")
+        for name in ("ablations", "records"):
+            _require(getattr(self, name) >= 0, f"verify.{name}={getattr(self, name)} must not be negative")
+        _require(self.longer > 0, f"verify.longer={self.longer} must be positive")
+        _require(bool(self.grid) and min(self.grid) > 0, "verify.grid needs at least one multiple, all positive")
+        _require(0 < self.level < 1, f"verify.level={self.level} must be in (0, 1)")
+        corrections = ("holm", "benjamini_hochberg")
+        known = self.correction in corrections
+        _require(known, f"verify.correction={self.correction}: there are {', '.join(corrections)}")
+        kinds = ("none", "docstrings", "stdlib", "text")
+        _require(self.corpus in kinds, f"verify.corpus={self.corpus}: there are {', '.join(kinds)}")
+        _require(self.corpus != "text" or bool(self.path), "verify.corpus=text needs verify.path=FILE_OR_FOLDER")
+
+
+@dataclass(frozen=True)
 class Settings:
     """The whole configuration of one search. Each field but the scalars is a group of `conf/`."""
 
@@ -588,6 +644,7 @@ class Settings:
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)
     tripwire: TripwireSettings = field(default_factory=TripwireSettings)
+    verify: VerifySettings = field(default_factory=VerifySettings)
     execution: ExecutionSettings = field(default_factory=ExecutionSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
 

@@ -19,7 +19,10 @@ from nas.tasks.corpus import Corpus
 from nas.types import Certificate, Cost, Fitness, Held, Rejected, outcome_to_json
 
 GIB = 2**30
-PRELOAD = ("jax", "flax.nnx", "optax", "orbax.checkpoint", "einops", "nas.gate.boxed", "nas.train", "nas.rescore")
+PRELOAD = (
+    *("jax", "flax.nnx", "optax", "orbax.checkpoint", "einops"),
+    *("nas.gate.boxed", "nas.train", "nas.rescore", "nas.repeated"),
+)
 ANY = 8.0  # bits per byte: whoever knows anything about text is below
 _RESCORE_SECONDS = 300.0
 _MOST_LETTERS = 4000  # of a reason

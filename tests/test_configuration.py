@@ -153,6 +153,7 @@ def test_an_unknown_neighbour_of_every_key_is_refused(key: str) -> None:
 
 TEXTS = {"name", "resume", "path", "proposer.path", "corpus.path", "llm.base_url", "llm.prompts"}
 TEXTS |= {"execution.address", "tracking.uri", "corpus.dataset", "corpus.config"}
+TEXTS |= {"verify.path", "verify.copy_to"}
 TEXTS |= {key for key, value in DEFAULTS.items() if isinstance(value, str)}
 
 

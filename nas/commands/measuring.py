@@ -72,6 +72,7 @@ def measure(
     work: Callable[[Job, Box, Path], Event],
     boxes: Sequence[Box],
     console: Console,
+    going_on: bool = True,
 ) -> dict[str, Event]:
     """Key -> what `work` found, for every (key, job). What the file at `path` has already is not done again.
 
@@ -83,6 +84,7 @@ def measure(
       total: how many jobs there will be, for the progress.
       work: (job, box, scratch folder) -> JSON values. What it raises becomes `{"outcome": Crashed("engine", ...)}`.
       boxes: one job at a time runs in each.
+      going_on: whether to say what is there already.
 
     Raises:
       JournalError: if `path` can't be written, or another process is writing it.
@@ -91,7 +93,7 @@ def measure(
     try:
         # What crashed is tried again: it may have been the machine's fault.
         done = {event["job"]: event for event in journals.read(path) if not _crashed(event)}
-        if done:
+        if done and going_on:
             console.print(f"going on with the {len(done)} results in {path}", soft_wrap=True)
         with _progress(console, max(0, total - len(done))) as advance:
 

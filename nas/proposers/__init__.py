@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from nas.proposers.folder import FolderProposer
 from nas.proposers.grammar import GrammarProposer
+from nas.proposers.random import RandomProposer
 from nas.proposers.request import AheadProposer, Exhausted, Interrupted, NoProposal, Proposal, Proposer, Request
 from nas.settings import ProposerSettings
 from nas.space import SearchSpace
@@ -26,6 +27,7 @@ __all__ = [
 
 PROPOSERS: dict[str, Callable[[ProposerSettings, SearchSpace], Proposer]] = {
     "grammar": lambda settings, space: GrammarProposer(space),
+    "random": lambda settings, space: RandomProposer(space),
     "folder": lambda settings, space: FolderProposer(settings.path),
     "llm": lambda settings, space: GrammarProposer(space),  # where nothing came of the team, or not in time
 }

@@ -22,6 +22,7 @@ class Projection:
             "noise": self._noise,
             "notice": self._notice,
             "review": self._review,
+            "verified": self._verified,
             "draw": self._draw,
             "analysis": self._analysis,
             "opinion": self._opinion,
@@ -219,6 +220,16 @@ class Projection:
             self._waiting_count(),
             replace(self._progress({}), milestone=None),
         ]
+
+    def _verified(self, event: Event) -> list[Write]:
+        """A verdict, which may be given anew with more seeds: the last one stands."""
+        trial, gain = words.clean(event.get("trial")), words.mapping(event.get("gain"))
+        if trial not in self._stories:
+            return []
+        values = {"gain": gain.get("mean"), "low": gain.get("low"), "high": gain.get("high"), "p": event.get("p")}
+        metrics = [(f"verified.{name}", value, self._time_ms, 0) for name, value in words.numbers(values).items()]
+        tags = words.tags({"verdict": event.get("verdict"), "verified.against": event.get("against")})
+        return [self._write(trial=trial, tags=tags, metrics=tuple(metrics), amends=True)]
 
     def _waiting_count(self) -> Write:
         return self._write(tags=words.tags({"waiting": len(self._waiting)}))

@@ -2,7 +2,13 @@
 
 from collections.abc import Mapping
 
-from nas.tasks.corpora import huggingface, stdlib, text, token_bin
+from nas.tasks.corpora import docstrings, huggingface, stdlib, text, token_bin
 from nas.tasks.corpora.source import Kind
 
-KINDS: Mapping[str, Kind] = {"stdlib": stdlib, "text": text, "token_bin": token_bin, "huggingface": huggingface}
+KINDS: Mapping[str, Kind] = {
+    "stdlib": stdlib,
+    "docstrings": docstrings,
+    "text": text,
+    "token_bin": token_bin,
+    "huggingface": huggingface,
+}
