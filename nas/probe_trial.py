@@ -1,10 +1,14 @@
 """(candidate, probe task) -> what each run of it found, trained in a contained process, seen from the engine.
 
-Knows nothing of Ray, MLflow or Hydra; a specification is plain JSON, as a trial's is (see `nas.trial`).
+And a trial with probe tasks: as its first and cheapest rung, which a candidate has to pass, or after its last, where
+they describe what was found. Knows nothing of Ray, MLflow or Hydra; a specification is plain JSON, as a trial's is
+(see `nas.trial`).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,8 @@ from nas import reports
 from nas.sandbox import Box, Limits, Message
 from nas.settings import Settings
 from nas.tasks.probes import PROBES
-from nas.trial import memory_bytes
+from nas.trial import TrialSpec, memory_bytes, run_trial
+from nas.types import Crashed, outcome_to_json
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,64 @@ def make_probe_spec(source: str, task: str, settings: Settings, folder: Path) ->
         accelerator=settings.execution.gpus_per_trial > 0 or settings.execution.tpus_per_trial > 0,
         folder=str(folder),
     )
+
+
+def trial_probes(source: str, settings: Settings, folder: Path) -> list[dict[str, Any]]:
+    """Each probe task of the settings for a trial, as JSON values; none with `probe=none`."""
+    if settings.probe.size == "none":
+        return []
+    tasks = [name for name in PROBES if name in settings.probe.tasks or not settings.probe.tasks]
+    return [asdict(make_probe_spec(source, task, settings, folder / "probe" / task)) for task in tasks]
+
+
+def run_probed_trial(spec: TrialSpec, box: Box) -> Iterator[Message]:
+    """`run_trial`, with the probe tasks of the specification.
+
+    With `probes_first` they come between gate and training, and a candidate that has a share of right answers under
+    `least` on one of them ends there as Crashed("floor"). Otherwise they come last, for who was trained to the end.
+    """
+    scores: dict[str, float] = {}
+    seconds, started = 0.0, time.monotonic()
+
+    def probe() -> None:
+        nonlocal seconds
+        began = time.monotonic()
+        scores.update({each["task"]: score_of(run_probe(ProbeSpec(**each), box)) for each in spec.probes})
+        seconds = time.monotonic() - began
+
+    messages: Any = run_trial(spec, box)
+    with closing(messages):
+        for message in messages:
+            outcome = message.get("outcome")
+            if outcome and outcome["kind"] == "fitness" and outcome["step"] == spec.rungs[-1] and not scores:
+                probe()
+            if outcome and outcome["kind"] == "fitness":
+                message = {**message, "outcome": {**outcome, "probes": dict(scores)}}
+            yield {**message, "cost": _with(message["cost"], seconds)} if "cost" in message else message
+            if "certificate" in message and spec.probes_first:
+                gate = time.monotonic() - started
+                probe()
+                failed = [task for task, score in scores.items() if spec.least is not None and score < spec.least]
+                if failed:
+                    reason = f"{failed[0]}: {scores[failed[0]]:.3f} of the answers are right, under {spec.least:g}"
+                    cost = _with({"gate_seconds": gate, "train_seconds": 0.0, "total_seconds": gate}, seconds)
+                    yield {"outcome": outcome_to_json(Crashed("floor", reason)), "cost": cost}
+                    return
+
+
+def _with(cost: Mapping[str, float], seconds: float) -> dict[str, float]:
+    """A cost with seconds of probing: they are training too."""
+    more = {name: cost[name] + seconds for name in ("train_seconds", "total_seconds")}
+    return {**cost, **more}
+
+
+def score_of(runs: Sequence[Mapping[str, Any]]) -> float:
+    """Share of right answers over seeds and scored lengths, at the best learning rate; 0 if a seed crashed at each."""
+    by_rate: dict[float, list[float]] = {}
+    for run in runs:
+        right = run.get("accuracy")
+        by_rate.setdefault(run["learning_rate"], []).append(sum(right.values()) / len(right) if right else -1.0)
+    return max((sum(rights) / len(rights) for rights in by_rate.values() if min(rights) >= 0), default=0.0)
 
 
 def run_probe(spec: ProbeSpec, box: Box) -> list[dict[str, Any]]:

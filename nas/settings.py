@@ -289,7 +289,7 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """Probe tasks, which `nas probe` trains on (see `nas.tasks.probes`).
+    """Probe tasks, for `nas probe` and for the trials of a search (see `nas.tasks.probes`).
 
     Attributes:
       size: "none" | "tiny" | "published": of the tasks and of the models on them.
@@ -298,6 +298,8 @@ class ProbeSettings:
       learning_rates: the grid of peaks, the same for every architecture; each task's own if empty.
       steps: optimizer steps of a run; null for each task's own.
       timeout_seconds: wall-clock of one run; those of one task and architecture have their sum together.
+      first: in a search, before the training: the cheapest rung; else after it, for who was trained to the end.
+      least: share of right answers that a candidate then needs on each task to be trained at all.
     """
 
     size: str = "none"
@@ -306,8 +308,12 @@ class ProbeSettings:
     learning_rates: tuple[float, ...] = ()
     steps: int | None = None
     timeout_seconds: float = 300.0
+    first: bool = False
+    least: float = 0.0
 
     def __post_init__(self) -> None:
+        _require(0 <= self.least <= 1, f"probe.least={self.least} must be in [0, 1]")
+        _require(self.first or not self.least, f"probe.least={self.least} needs probe.first=true")
         sizes = ("none", "tiny", "published")
         _require(self.size in sizes, f"probe.size={self.size}: there are {', '.join(sizes)}")
         _require(self.seeds >= 1, f"probe.seeds={self.seeds} must be at least 1")

@@ -23,6 +23,7 @@ PRELOAD = (
     *("jax", "flax.nnx", "optax", "orbax.checkpoint", "einops"),
     *("nas.gate.boxed", "nas.train", "nas.rescore", "nas.repeated"),
 )
+PROBING = "nas.probing"  # where there are probe tasks
 ANY = 8.0  # bits per byte: whoever knows anything about text is below
 _RESCORE_SECONDS = 300.0
 _MOST_LETTERS = 4000  # of a reason
@@ -45,6 +46,8 @@ class TrialSpec:
       device_bytes: training tokens of no more than so many bytes are kept on an accelerator.
       folder: the trial's own folder. What a contained process may write to is a folder in it of its own: `gate`,
         `train` with the checkpoints, `rescore`. So no call can plant anything in the way of the next.
+      probes, probes_first, least: probe tasks, whether they come before the training, and the share of right answers
+        that each then asks for, None for none (see `nas.probe_trial`).
     """
 
     source: str
@@ -65,6 +68,9 @@ class TrialSpec:
     tolerance: float
     fitness: str
     folder: str
+    probes: Sequence[dict[str, Any]] = ()
+    probes_first: bool = False
+    least: float | None = None
 
 
 def make_spec(

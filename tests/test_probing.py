@@ -9,18 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 from common import ROOT, SPACE
+from test_trial import SETTINGS as SHORT
 
 from nas.cli import main
 from nas.commands.probe import Architecture, Probing, best_of, chosen_tasks, markdown, summary
 from nas.errors import UserError
 from nas.loading import load_mixer
-from nas.probe_trial import ProbeSpec, make_probe_spec, run_probe
+from nas.probe_trial import ProbeSpec, make_probe_spec, run_probe, run_probed_trial, score_of, trial_probes
 from nas.probing import SOLVED, held_out, probe, training_batches
 from nas.sandbox import Box
+from nas.search import rung_steps
 from nas.settings import BudgetSettings, ProbeSettings, Settings
+from nas.tasks.corpus import Corpus
 from nas.tasks.memorization import Memorization
 from nas.tasks.probe import Setup
 from nas.tasks.probes import PROBES
+from nas.trial import TrialSpec, gate_arguments, make_spec
 from nas.types import Candidate, canonical_source
 from search_spaces.linear_attention.grammar import with_parts
 from search_spaces.linear_attention.parts import known_parts
@@ -200,6 +204,52 @@ def test_the_report_shows_failures_as_words() -> None:
     assert (
         "| chance | 0.016 |" in text and "| memorization | a | 32: 0.250, 0.250 | 0.001: 0.250; 0.01: 0.250 |" in text
     )
+
+
+# As a part of a trial
+
+
+@pytest.fixture
+def trial_spec(corpus: Corpus, tmp_path: Path) -> TrialSpec:
+    """A trial of a few steps, with two probe tasks of a few steps after it."""
+    probe = ProbeSettings(size="tiny", tasks=("parity", "memorization"), seeds=1, learning_rates=(1e-3, 1e-2), steps=3)
+    spec = make_spec(
+        LINEAR,
+        SHORT,
+        corpus,
+        gate=gate_arguments(SHORT, sorted(SPACE.allowed_imports), known={}, reference_flops=None),
+        rungs=rung_steps(SHORT),
+        floored=True,
+        contends_below=None,
+        seed=0,
+        folder=tmp_path,
+    )
+    return replace(spec, floor=None, probes=trial_probes(LINEAR, replace(SHORT, probe=probe), tmp_path))
+
+
+def test_probes_describe_what_was_trained_to_the_end(trial_spec: TrialSpec, box: Box) -> None:
+    *_, last = run_probed_trial(trial_spec, box)
+    assert last["outcome"]["probes"].keys() == {"parity", "memorization"}
+    assert all(0 <= score <= 1 for score in last["outcome"]["probes"].values())
+    assert last["cost"]["gate_seconds"] + last["cost"]["train_seconds"] <= last["cost"]["total_seconds"]
+    *_, without = run_probed_trial(replace(trial_spec, probes=()), box)
+    assert without["outcome"]["probes"] == {}
+
+
+def test_a_candidate_that_fails_its_first_rung_is_not_trained(trial_spec: TrialSpec, box: Box) -> None:
+    certificate, last = run_probed_trial(replace(trial_spec, probes_first=True, least=1.0), box)
+    assert "certificate" in certificate
+    assert (last["outcome"]["kind"], last["outcome"]["cause"]) == ("crashed", "floor")
+    assert "of the answers are right, under 1" in last["outcome"]["reason"]
+    assert 0 < last["cost"]["gate_seconds"] < last["cost"]["total_seconds"]
+    *_, last = run_probed_trial(replace(trial_spec, probes_first=True, least=0.0), box)
+    assert last["outcome"]["kind"] == "fitness" and len(last["outcome"]["probes"]) == 2
+
+
+def test_a_probes_score_is_that_of_its_best_learning_rate() -> None:
+    runs = [run(0, 1e-3, 0.5, 0.7), run(0, 1e-2, 0.9, 1.0), run(1, 1e-3, 0.5, 0.5), failed(1, 1e-2)]
+    assert score_of(runs) == pytest.approx(0.55)
+    assert score_of([failed(0, 1e-2)]) == 0.0
 
 
 def test_tasks_are_chosen_by_name() -> None:

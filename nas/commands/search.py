@@ -26,6 +26,7 @@ from nas.errors import UserError
 from nas.journal import Event, Journal
 from nas.live import LiveView
 from nas.noise import Noise, noise_from_json
+from nas.probe_trial import trial_probes
 from nas.replay import RECORD_ENDS
 from nas.search import Assignment, Search, baselines_of, rung_steps
 from nas.settings import ProposerSettings, Settings
@@ -34,7 +35,7 @@ from nas.summary import Summary, summarize
 from nas.tally import Tally
 from nas.tasks.corpus import Corpus, CorpusError, prepare
 from nas.terminal import make_console
-from nas.trial import ANY, TrialSpec, gate_arguments, make_spec
+from nas.trial import ANY, PROBING, TrialSpec, gate_arguments, make_spec
 from nas.types import Fitness, Rung
 
 JOURNAL = "journal.jsonl"
@@ -158,7 +159,8 @@ def _run(
 
         try:
             with _interruptible(searched, console):
-                tune.run(searched, spec, sorted(space.allowed_imports), _earlier_rungs(events), folder.path / "ray.log")
+                preload = [*sorted(space.allowed_imports), *([PROBING] if settings.probe.size != "none" else [])]
+                tune.run(searched, spec, preload, _earlier_rungs(events), folder.path / "ray.log")
                 searched.close()  # what is still being written about its trials is told before its end
         except BaseException as error:
             searched.close()
@@ -315,7 +317,8 @@ def _spec(
         known=dict(searched.known_functions()) if proposed and not assignment.rungs else {},
         reference_flops=searched.reference_flops_per_token() if proposed else None,
     )
-    return make_spec(
+    trial_folder = folder.trial(assignment.trial).resolve()
+    spec = make_spec(
         assignment.candidate.source,
         settings,
         corpus,
@@ -324,8 +327,13 @@ def _spec(
         floored=proposed,
         contends_below=_best_so_far(searched) if proposed else ANY,
         seed=assignment.budget.seed,
-        folder=folder.trial(assignment.trial).resolve(),
+        folder=trial_folder,
     )
+    if assignment.purpose == "confirm":
+        return spec
+    probes = trial_probes(assignment.candidate.source, settings, trial_folder)
+    least = settings.probe.least if proposed and settings.probe.least else None
+    return replace(spec, probes=probes, probes_first=settings.probe.first, least=least)
 
 
 def _best_so_far(searched: Search) -> float:
