@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from fakes import FakeSpace, bits, fitness, make_settings, simulate, source_of, 
 from test_statistics_of_verdicts import drawn
 
 from nas.ablation import Kept, lineage, without
+from nas.commands.null import COPIES, Plan, concluded
 from nas.meta import make_policy
 from nas.proposers import Request
 from nas.proposers.random import RANDOM, RandomProposer
@@ -219,6 +221,39 @@ def test_a_planted_improvement_is_found() -> None:
 
 def drawn_comparison(rng: np.random.Generator, seeds: int, gain: float) -> Comparison:
     return Comparison("longer", *mean_over_seeds_and_text(drawn(rng, seeds, mean=gain)))
+
+
+# The null test
+
+
+def test_a_null_test_counts_what_verification_says() -> None:
+    """Of copies that are none by construction, and of one that is: the whole conclusion, on drawn scores."""
+    rng, settings = np.random.default_rng(2), replace(SETTINGS, verify=replace(SETTINGS.verify, seeds=5))
+    plan = Plan(1, 5)
+
+    def trainings(seeds: Sequence[int], mean: float) -> Scores:
+        return replace(of([]), bits={s: list(rng.normal(mean + rng.normal(0, 0.01), 0.03, 16)) for s in seeds})
+
+    theirs = trainings([*plan.same, *chain_of(plan.baselines)], 2.0)
+    same = {seed: theirs.bits[seed] for seed in plan.same}
+    copies = []
+    for its in plan.copies:
+        copy = trainings([*plan.same, *its], 2.0)
+        copies.append(replace(copy, bits={**copy.bits, **same}))
+    better = trainings(plan.same, 1.9)
+    report = concluded(plan, theirs, better, copies, settings)
+    json.dumps(report, allow_nan=False)
+    paired, unpaired = report["forms"]
+    assert paired["better"] == paired["worse"] == 0 and paired["p"] == [1.0] * COPIES
+    assert unpaired["better"] <= 1 and unpaired["better_as_one_family"] == 0
+    assert report["found"]["verdict"] == "better" and report["passed"]
+    assert not concluded(plan, theirs, trainings(plan.same, 2.0), copies, settings)["passed"], "nothing was planted"
+    assert not concluded(plan, theirs, better, [replace(c, bits={s: [b - 0.1 for b in w] for s, w in c.bits.items()})
+                                                for c in copies], settings)["passed"]  # fmt: skip
+
+
+def chain_of(blocks: list[tuple[int, ...]]) -> list[int]:
+    return [seed for block in blocks for seed in block]
 
 
 # Ablation

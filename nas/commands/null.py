@@ -8,7 +8,8 @@ then the difference is the noise of two independent sets of seeds. A planted imp
 import ast
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,21 @@ from nas.errors import UserError
 from nas.parsing import parse
 from nas.settings import Settings
 from nas.space import SearchSpace, load_space
-from nas.statistics import holm
 from nas.tasks.corpus import prepare
 from nas.terminal import make_console
 from nas.types import Candidate
-from nas.verify import Comparison, Entrant, Piece, Scores, compare, conditions, scores, test_piece
+from nas.verify import (
+    Comparison,
+    Entrant,
+    Piece,
+    Scores,
+    compare,
+    conditions,
+    is_matched,
+    scores,
+    test_piece,
+    verdicts,
+)
 
 COPIES = 20
 _OWN_WORDS = ("self", "TokenMixer", "forward", "width", "heads", "rngs", "x", "x_t", "state", "batch", "step")
@@ -40,41 +51,26 @@ def null(settings: Settings, overrides: Sequence[str]) -> int:
     corpus = prepare(settings.corpus, Path(settings.results_dir) / ".cache")
     corpus.require_windows(settings.train.time)
     baseline, planted = _baseline_and_planted(space)
-    condition = conditions(settings, corpus, None)[0]
-    count = settings.verify.seeds
-    first = settings.train.seed + 1
-    same = tuple(range(first, first + count))
-    others = [tuple(range(first + block * count, first + (block + 1) * count)) for block in range(1, 2 * COPIES + 1)]
-    rate = settings.train.learning_rate
+    condition, plan = conditions(settings, corpus, None)[0], Plan(settings.train.seed + 1, settings.verify.seeds)
 
     def piece(candidate: Candidate, seeds: Sequence[int]) -> Piece:
-        return test_piece(Entrant(candidate, "contender"), condition, rate, seeds, settings)
+        return test_piece(Entrant(candidate, "contender"), condition, settings.train.learning_rate, seeds, settings)
 
     copies = [Candidate(renamed(baseline.source, number), "copy", name=f"copy {number}") for number in range(COPIES)]
-    base = piece(baseline, [*same, *(seed for seeds in others[COPIES:] for seed in seeds)])
-    pieces = [piece(copy, [*same, *seeds]) for copy, seeds in zip(copies, others[:COPIES], strict=True)]
-    improved = piece(planted, same)
+    base = piece(baseline, [*plan.same, *chain(*plan.baselines)])
+    pieces = [piece(copy, [*plan.same, *its]) for copy, its in zip(copies, plan.copies, strict=True)]
+    pieces = [base, piece(planted, plan.same), *pieces]
     console, began = make_console(), time.monotonic()
     with warm_boxes(space, *at_a_time(settings), contained(settings, console)) as boxes:
         bench = Bench(settings, space, ["null", corpus.sha256], boxes, console)
-        found = bench.measured([base, improved, *pieces], "copies, and the planted improvement")
+        found = bench.measured(pieces, "copies, and the planted improvement")
         minutes = (time.monotonic() - began) / 60
         head = origin("nas null", overrides, boxes, minutes)
-    measured = [scores(one, found[one.key]) for one in (base, improved, *pieces)]
+    measured = [scores(one, found[one.key]) for one in pieces]
     if failed := [one.failure for one in measured if one.failure]:
         raise UserError(f"a copy could not be measured: {failed[0]}")
-    theirs, ours = measured[0], measured[2:]
-    level = settings.verify.level
-    paired = [compare("same seeds", only(copy, same), only(theirs, same), level) for copy in ours]
-    unpaired = [
-        compare("other seeds", only(copy, mine), only(theirs, its), level)
-        for copy, mine, its in zip(ours, others[:COPIES], others[COPIES:], strict=True)
-    ]
-    gain = compare("planted", measured[1], only(theirs, same), level)
     report = {
         **head,
-        "seeds": count,
-        "level": level,
         "baseline": baseline.name,
         "planted": planted.name,
         "steps": condition.steps,
@@ -82,13 +78,59 @@ def null(settings: Settings, overrides: Sequence[str]) -> int:
         "train": [settings.train.batch, settings.train.time],
         "windows": settings.verify.windows,
         "corpus": {"name": corpus.name, "sha256": corpus.sha256},
-        "forms": [_form("the same seeds", paired, level), _form("seeds of their own", unpaired, level)],
-        "found": {"says": gain.says(gain.p, level), "p": gain.p, "gain": _json(gain)},
+        **concluded(plan, measured[0], measured[1], measured[2:], settings),
     }
     path = write_report(settings, "null", report, markdown(report))
     console.print("\n".join([*_table(report), f"written to {path}"]), markup=False, soft_wrap=True)
-    passed = report["found"]["says"] == "better" and all(form["better"] <= 1 for form in report["forms"])
-    return 0 if passed else 1
+    return 0 if report["passed"] else 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which seeds are whose: `count` at a time, from `first` on."""
+
+    first: int
+    count: int
+
+    @property
+    def same(self) -> tuple[int, ...]:
+        """Of everybody."""
+        return self._block(0)
+
+    @property
+    def copies(self) -> list[tuple[int, ...]]:
+        """Of each copy alone."""
+        return [self._block(1 + number) for number in range(COPIES)]
+
+    @property
+    def baselines(self) -> list[tuple[int, ...]]:
+        """Of the baseline, for each copy others: else all copies would be compared with one draw of it."""
+        return [self._block(1 + COPIES + number) for number in range(COPIES)]
+
+    def _block(self, number: int) -> tuple[int, ...]:
+        start = self.first + number * self.count
+        return tuple(range(start, start + self.count))
+
+
+def concluded(
+    plan: Plan, theirs: Scores, planted: Scores, copies: Sequence[Scores], settings: Settings
+) -> dict[str, Any]:
+    """What verification says of the copies and of the planted improvement, as JSON values."""
+    level = settings.verify.level
+    at_theirs = only(theirs, plan.same)
+    paired = [compare("same seeds", only(copy, plan.same), at_theirs, level) for copy in copies]
+    seeds = zip(copies, plan.copies, plan.baselines, strict=True)
+    unpaired = [compare("own seeds", only(copy, ours), only(theirs, its), level) for copy, ours, its in seeds]
+    gain = compare("planted", only(planted, plan.same), at_theirs, level)
+    forms = [_form("the same seeds", paired, settings), _form("seeds of their own", unpaired, settings)]
+    word = verdicts([[gain]], [is_matched(planted, theirs)], settings)[0].word
+    return {
+        "seeds": plan.count,
+        "level": level,
+        "forms": forms,
+        "found": {"verdict": word, "p": gain.p, "gain": _json(gain)},
+        "passed": word == "better" and all(form["better"] <= 1 for form in forms),
+    }
 
 
 def _baseline_and_planted(space: SearchSpace) -> tuple[Candidate, Candidate]:
@@ -141,16 +183,18 @@ def only(measured: Scores, seeds: Sequence[int]) -> Scores:
     return replace(measured, bits={number: measured.bits[seed] for number, seed in enumerate(seeds)})
 
 
-def _form(name: str, compared: Sequence[Comparison], level: float) -> dict[str, Any]:
-    by_itself = [each.says(each.p, level) for each in compared]
-    as_family = [each.says(p, level) for each, p in zip(compared, holm([c.p for c in compared]), strict=True)]
+def _form(name: str, compared: Sequence[Comparison], settings: Settings) -> dict[str, Any]:
+    each_by_itself = [verdicts([[one]], [True], settings)[0].word for one in compared]
+    as_one_family = [
+        verdict.word for verdict in verdicts([[one] for one in compared], [True] * len(compared), settings)
+    ]
     return {
         "name": name,
-        "better": by_itself.count("better"),
-        "worse": by_itself.count("worse"),
-        "better_as_one_family": as_family.count("better"),
-        "p": sorted(each.p for each in compared),
-        "gains": [_json(each) for each in compared],
+        "better": each_by_itself.count("better"),
+        "worse": each_by_itself.count("worse"),
+        "better_as_one_family": sum(verdict.word == "better" for verdict in family),
+        "p": sorted(one.p for one in compared),
+        "gains": [_json(one) for one in compared],
     }
 
 
@@ -194,7 +238,7 @@ def _table(report: Mapping[str, Any]) -> list[str]:
         for form in report["forms"]
     ]
     found = report["found"]
-    planted = int(found["says"] == "better"), int(found["says"] == "worse"), ""
+    planted = int(found["verdict"] == "better"), int(found["verdict"] == "worse"), ""
     rows.append([f"planted: {report['planted']}", *planted, f"{found['p']:.3g}", interval(found["gain"])])
     return markdown_table(
         ["", "better", "worse", "better, as one family (Holm)", "least p", "gain, bits per byte"], rows
