@@ -185,9 +185,7 @@ def only(measured: Scores, seeds: Sequence[int]) -> Scores:
 
 def _form(name: str, compared: Sequence[Comparison], settings: Settings) -> dict[str, Any]:
     each_by_itself = [verdicts([[one]], [True], settings)[0].word for one in compared]
-    as_one_family = [
-        verdict.word for verdict in verdicts([[one] for one in compared], [True] * len(compared), settings)
-    ]
+    family = verdicts([[one] for one in compared], [True] * len(compared), settings)
     return {
         "name": name,
         "better": each_by_itself.count("better"),

@@ -4,7 +4,8 @@ Pairs of keys and values, each key once; then every key is asked for once, soon 
 power law, as those between repeated bigrams of text do), among random tokens that are no keys.
 
 Published: vocabulary 8,192, 256 tokens with 16 pairs, two layers, weight decay 0.1, stop at 0.99. Simplified: theirs
-has no MLP; the backbone here always has.
+has no MLP; the backbone here always has. Tiny: softmax attention finds out how within 600 steps; with 8 pairs of a
+vocabulary of 64 it does not.
 """
 
 from dataclasses import dataclass
@@ -59,5 +60,5 @@ TASK = Task(
         learning_rates=(1e-4, 4.6e-4, 2.2e-3, 1e-2),
         examples=3000,
     ),
-    tiny=Setup(Mqar(128, 64, (2,), 12), width=32, heads=2, steps=600, batch=32, learning_rates=(4e-3, 1e-2)),
+    tiny=Setup(Mqar(32, 32, (2,), 4), width=32, heads=2, steps=600, batch=64, learning_rates=(4e-3, 1e-2)),
 )

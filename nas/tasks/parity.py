@@ -36,5 +36,5 @@ TASK = Task(
         learning_rates=(1e-4, 5e-4, 1e-3),
         examples=1280,
     ),
-    tiny=Setup(Parity(2, 32, (2, 4, 8)), width=32, heads=2, steps=600, batch=64, learning_rates=(4e-3, 1e-2)),
+    tiny=Setup(Parity(2, 32, (2, 4, 8)), width=32, heads=2, steps=600, batch=32, learning_rates=(4e-3, 1e-2)),
 )

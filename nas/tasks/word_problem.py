@@ -91,11 +91,11 @@ def _published(even: bool) -> Setup:
 
 def _tiny(even: bool) -> Setup:
     return Setup(
-        WordProblem(60 if even else 120, 16, (2, 4), even, neighbours=True),
+        WordProblem(60 if even else 120, 8 if even else 16, (2, 4), even, neighbours=True),
         width=32,
         heads=2,
-        steps=600,
-        batch=64,
+        steps=1000 if even else 600,
+        batch=64 if even else 32,
         learning_rates=(4e-3, 1e-2),
     )
 
