@@ -230,12 +230,17 @@ class Search:
         for candidate, seed, purpose in self._due_comparisons():
             return self._assign(Proposal(candidate), purpose, seed)
         if self._proposing:
-            if self.in_flight and not self.archive.possible_parents():
+            if self.in_flight and (self._reference_is_open or not self.archive.possible_parents()):
                 return None
             return self._made_ahead(misses) if self._background else self._draw(misses)
         if not self.in_flight:
             self.stop(self._proposals_ended or "trials")
         return None
+
+    @property
+    def _reference_is_open(self) -> bool:
+        """Whether a baseline runs, by which the scores of what is proposed are measured."""
+        return not self._scores.fixed and any(a.purpose == "baseline" for a in self.in_flight.values())
 
     @property
     def _proposing(self) -> bool:

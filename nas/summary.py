@@ -14,6 +14,7 @@ from nas import pareto
 from nas.pareto import Front, Point
 from nas.scores import state_bytes, stateless_bytes
 from nas.search import Search
+from nas.settings import FitnessSettings
 from nas.statistics import Interval, mean_interval, standard_deviation
 from nas.tally import Tally
 from nas.terminal import printable
@@ -74,6 +75,7 @@ class Summary:
       noise: standard deviation of bits per byte over training seeds.
       seeds: what is known of the noise, in a sentence.
       fidelity: whether each early rung tells what the last one says, a line each; none with too few trials.
+      scored: whether a score is more than minus the bits per byte, and so has a column of its own.
       front: the Pareto front of what was trained to the end, and `on_front` the names of who is on it.
       more_trials: how many to go on with; None if the proposer has no more.
       waiting: ids of held trials that no person has decided on; none of them is in anything else here.
@@ -93,6 +95,7 @@ class Summary:
     fidelity: Sequence[str] = ()
     front: Front | None = None
     on_front: Sequence[str] = ()
+    scored: bool = False
 
     def verdict(self) -> str:
         """The result in one sentence."""
@@ -137,6 +140,7 @@ class Summary:
             "kind",
             "bits/byte",
             *["held out"][:held_out],
+            *["score"][: self.scored],
             "seeds",
             "tokens/s",
             "FLOPs/token",
@@ -150,6 +154,7 @@ class Summary:
                 row.trial.purpose if row.trial.purpose == "baseline" else "candidate",
                 _scores(row.scores),
                 *[_scores(row.held_out)][:held_out],
+                *[f"{row.trial.outcome.score:+.4f}"][: self.scored],
                 row.seeds,
                 f"{row.trial.outcome.tokens_per_second:,.0f}",
                 f"{row.trial.outcome.flops_per_token:,.0f}",
@@ -224,6 +229,7 @@ def summarize(search: Search, top: int = 5, llm: Tally | None = None) -> Summary
         more_trials=None if search.exhausted else max(2 * search.settings.search.trials, 1),
         waiting=[trial.id for trial in search.waiting()],
         llm=_llm(llm) if llm else [],
+        scored=search.settings.fitness != FitnessSettings(),
         seeds=_seeds(search),
         fidelity=_fidelity(search),
         front=front,

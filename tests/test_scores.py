@@ -1,17 +1,21 @@
 """One score of many measures: relative to the reference, the same whenever the reference is known, never not finite."""
 
+import io
 import math
 from dataclasses import asdict, replace
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes import fitness, make_settings, simulate, source_of, start
+from rich.console import Console
 
 from nas.configuration import composed, settings_of
 from nas.fitness import Measures, judged, weighted
 from nas.scores import Scores
 from nas.settings import FitnessSettings, LlmSettings, Settings
+from nas.summary import summarize
 from nas.types import Budget, Candidate, Certificate, Cost, Crashed, Fitness, Trial
 
 OWN = Measures(2.0, 2e4, 2e9, 2e6, 512.0, {"recall": 0.75})
@@ -153,6 +157,28 @@ def test_an_opinion_moves_its_candidate_whenever_it_comes(first: bool) -> None:
 def test_the_usual_score_is_minus_the_bits_and_costs_nothing_to_keep() -> None:
     scores = Scores(make_settings(), [REFERENCE_CANDIDATE])
     assert scores.fixed and not scores.take(TRIALS[0]) and scores.scored(TRIALS[0]) is TRIALS[0]
+
+
+def test_what_is_proposed_waits_for_the_reference_so_that_scores_compare() -> None:
+    settings = replace(make_settings(trials=12), fitness=FitnessSettings("weighted", flops_per_token=0.5))
+    for workers in (2, 4):
+        search, events = start(settings)
+        simulate(search, workers)
+        ended = [e["purpose"] for e in events if e["event"] == "trial"]
+        first = next(e for e in events if e["event"] == "ask" and e["purpose"] == "search")
+        told = [e for e in events[: events.index(first)] if e["event"] == "trial" and e["purpose"] == "baseline"]
+        assert len(told) == 3 == ended.count("baseline")
+        ranked = {t.id: score(t) for t in search.archive.ranked() if t.purpose == "search"}
+        assert {e["id"]: e["outcome"]["score"] for e in events if e.get("id") in ranked} == ranked
+
+
+def test_only_a_score_of_its_own_has_a_column() -> None:
+    for fitness_settings in (FitnessSettings(), FitnessSettings("weighted", flops_per_token=0.5)):
+        search, _ = start(replace(make_settings(trials=2), fitness=fitness_settings))
+        simulate(search)
+        console = Console(file=io.StringIO(), width=200)
+        summarize(search).show(console, Path("results/x"), "trials")
+        assert ("score" in console.file.getvalue().splitlines()[2]) == (fitness_settings.kind == "weighted")  # type: ignore[attr-defined]
 
 
 def test_a_search_ranks_by_it_and_a_resumed_one_finds_the_same() -> None:
