@@ -16,7 +16,26 @@ from nas.settings import ExecutionSettings
 from nas.trial import TrialSpec
 from nas.types import Crashed, Fitness, Rung
 
-SPEC = TrialSpec("", None, 1.0, 1, False, {}, {}, {}, 1, [10, 40], None, None, 0.01, "bits_per_byte", "/nowhere")
+SPEC = TrialSpec(
+    source="",
+    gate=None,
+    gate_seconds=1.0,
+    memory_bytes=1,
+    accelerator=False,
+    model={},
+    train={},
+    corpus={},
+    vocabulary=256,
+    dtype="uint8",
+    device_bytes=0,
+    validation_windows=1,
+    rungs=[10, 40],
+    floor=None,
+    contends_below=None,
+    tolerance=0.01,
+    fitness="bits_per_byte",
+    folder="/nowhere",
+)
 MEASURED = {
     "step": 10,
     "bits_per_byte": 3.0,
