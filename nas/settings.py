@@ -531,7 +531,7 @@ class SearchSettings:
       fidelity_trials: over so many trials that reached both.
     """
 
-    trials: int = 24
+    trials: int = 20
     elites: int = 8
     confirm_seeds: int = 2
     noise_seeds: int = 1
