@@ -44,6 +44,16 @@ def run(path: Path, jobs: list[int], work=None, boxes: int = 2) -> dict[str, Eve
     return measure(path, pairs, len(jobs), work, [Box() for _ in range(boxes)], make_console())
 
 
+def test_progress_counts_these_jobs_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = tmp_path / "kept.jsonl"
+    for jobs in ({"1": 1, "2": 2}, {"2": 2, "3": 3, "4": 4}):
+        measure(kept, jobs.items(), len(jobs), lambda job, box, scratch: {"found": job}, [Box()], make_console())
+    assert [line.split(",")[0] for line in capsys.readouterr().out.splitlines() if " of " in line] == [
+        "1 of 2",
+        "2 of 2",
+    ] * 2
+
+
 def test_every_job_is_done_once_and_kept(tmp_path: Path) -> None:
     kept, asked = tmp_path / "folder" / "kept.jsonl", []
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -95,7 +95,10 @@ def measure(
         done = {event["job"]: event for event in journals.read(path) if not _crashed(event)}
         if done and going_on:
             console.print(f"going on with the {len(done)} results in {path}", soft_wrap=True)
-        with _progress(console, max(0, total - len(done))) as advance:
+        # The file may have results of other jobs too, which only a collection of jobs can tell.
+        whole = isinstance(jobs, Collection)
+        left = sum(key not in done for key, _ in jobs) if whole else max(0, total - len(done))
+        with _progress(console, left) as advance:
 
             def keep(key: str, found: Event) -> None:
                 done[key] = journal.append({**found, "event": "measured", "job": key})
