@@ -5,11 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nas import reports
+from nas import compiled, reports
 from nas.journal import Event
 from nas.sandbox import Box, Limits, Message
 from nas.settings import Settings
-from nas.trial import GIB, memory_bytes
+from nas.trial import GIB, compiled_folder, memory_bytes
 from nas.verify import Piece
 
 _SCORE_SECONDS = 600.0
@@ -47,6 +47,8 @@ def measure_piece(piece: Piece, settings: Settings, box: Box, scratch: Path) -> 
         "checkpoints": str(checkpoints),
     }
     files = {"train": piece.corpus.file("train"), "token_bytes": piece.corpus.token_bytes}
+    kept = compiled.folder_of(compiled_folder(settings), piece.candidate.source)
+    compiled.fetch(kept, folder)
     trained: dict[str, reports.Run] = {}
     for message in box.run("nas.repeated:boxed", training, folder, limits, files):
         run = reports.read(reports.Run, message.get("run"))
@@ -56,6 +58,7 @@ def measure_piece(piece: Piece, settings: Settings, box: Box, scratch: Path) -> 
         return _crashed(message)
     if trained.keys() != {run["name"] for run in piece.runs}:
         return {"outcome": _words("killed", "its process did not tell of every training")}
+    compiled.keep(folder, kept)
     found: dict[str, Any] = {name: {"failure": "the training loss was not finite"} for name in trained}
     whole = [name for name, run in trained.items() if not run.diverged]
     if whole:

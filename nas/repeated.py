@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from nas import compiled
 from nas.gate.cost import flops
 from nas.loading import load_mixer
 from nas.settings import ModelSettings, TrainSettings
@@ -28,6 +29,7 @@ def boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
     runs of different architectures at one seed are paired. Returns {"trained": True}.
     """
     use_platform(arguments)
+    compiled.use(Path(arguments["checkpoints"]).parent)
     model, settings = ModelSettings(**arguments["model"]), TrainSettings(**arguments["train"])
     data = read_tokens(arguments["files"]["train"], arguments["dtype"])
     token_bytes = np.array(read_tokens(arguments["files"]["token_bytes"], "uint16"))

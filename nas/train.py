@@ -23,6 +23,7 @@ import optax
 import orbax.checkpoint as ocp
 from flax import nnx
 
+from nas import compiled
 from nas.gate.cost import flops
 from nas.loading import load_mixer
 from nas.model import VOCABULARY, LanguageModel, bits_per_token
@@ -46,6 +47,7 @@ def boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
     {"trained": True} or {"crashed": {"cause", "reason"}}.
     """
     use_platform(arguments)
+    compiled.use(Path(arguments["checkpoints"]).parent)
     files = arguments["files"]
     return train(
         source=arguments["source"],

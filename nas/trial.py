@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nas import reports
+from nas import compiled, reports
 from nas.fitness import fitness_of
 from nas.gate.settings import CHECKS
 from nas.sandbox import Box, Limits, Message
@@ -46,6 +46,7 @@ class TrialSpec:
       device_bytes: training tokens of no more than so many bytes are kept on an accelerator.
       folder: the trial's own folder. What a contained process may write to is a folder in it of its own: `gate`,
         `train` with the checkpoints, `rescore`. So no call can plant anything in the way of the next.
+      compiled: folder in which the compiled programs of candidates are kept (see `nas.compiled`); None: nowhere.
       probes, probes_first, least: probe tasks, whether they come before the training, and the share of right answers
         that each then asks for, None for none (see `nas.probe_trial`).
     """
@@ -68,6 +69,7 @@ class TrialSpec:
     tolerance: float
     fitness: str
     folder: str
+    compiled: str | None = None
     probes: Sequence[dict[str, Any]] = ()
     probes_first: bool = False
     least: float | None = None
@@ -84,6 +86,7 @@ def make_spec(
     contends_below: float | None,
     seed: int,
     folder: Path,
+    compiled: Path | None = None,
 ) -> TrialSpec:
     """The specification of one trial under these settings. The test split is not in it."""
     return TrialSpec(
@@ -105,7 +108,13 @@ def make_spec(
         tolerance=settings.tripwire.rescore,
         fitness=settings.fitness.kind,
         folder=str(folder),
+        compiled=str(compiled.resolve()) if compiled else None,
     )
+
+
+def compiled_folder(settings: Settings) -> Path:
+    """Where compiled programs are kept from one search to the next."""
+    return Path(settings.results_dir) / ".cache" / "compiled"
 
 
 def memory_bytes(settings: Settings) -> int:
@@ -173,6 +182,9 @@ def _train(spec: TrialSpec, box: Box) -> Iterator[Message]:
     limits = Limits(spec.train["timeout_seconds"], spec.memory_bytes, accelerator=spec.accelerator)
     files = {name: Path(spec.corpus[name]) for name in ("train", "validation", "token_bytes")}
     left = list(spec.rungs)
+    kept = compiled.folder_of(Path(spec.compiled), spec.source) if spec.compiled else None
+    if kept:
+        compiled.fetch(kept, _train_folder(spec))
     for message in box.run("nas.train:boxed", arguments, _train_folder(spec), limits, files):
         if "rung" in message:
             measured = reports.read(reports.Measured, message["rung"])
@@ -188,6 +200,8 @@ def _train(spec: TrialSpec, box: Box) -> Iterator[Message]:
             ended = reports.read(reports.Ended, result.get("crashed") if isinstance(result, dict) else None)
             ended = ended or reports.Ended(cause="diverged", reason="its process sent a result that is not one")
             yield {"outcome": _crashed(ended.cause, ended.reason)}
+        elif kept:
+            compiled.keep(_train_folder(spec), kept)
 
 
 def _contends(spec: TrialSpec, outcome: dict[str, Any]) -> bool:

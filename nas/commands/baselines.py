@@ -31,7 +31,7 @@ from nas.space import SearchSpace, load_space
 from nas.statistics import mean_interval, standard_deviation
 from nas.tasks.corpus import Corpus, prepare
 from nas.terminal import make_console, printable
-from nas.trial import gate_arguments, make_spec, run_trial
+from nas.trial import compiled_folder, gate_arguments, make_spec, run_trial
 from nas.types import Candidate
 
 
@@ -110,6 +110,7 @@ def _trial(settings: Settings, space: SearchSpace, corpus: Corpus) -> Callable[[
             contends_below=None,
             seed=training.seed,
             folder=scratch,
+            compiled=compiled_folder(settings),
         )
         found: Event = {"certificate": None, "rungs": []}
         for message in run_trial(spec, box):

@@ -35,7 +35,7 @@ from nas.summary import Summary, summarize
 from nas.tally import Tally
 from nas.tasks.corpus import Corpus, CorpusError, prepare
 from nas.terminal import make_console
-from nas.trial import ANY, PROBING, TrialSpec, gate_arguments, make_spec
+from nas.trial import ANY, PROBING, TrialSpec, compiled_folder, gate_arguments, make_spec
 from nas.types import Fitness, Rung
 
 JOURNAL = "journal.jsonl"
@@ -328,6 +328,7 @@ def _spec(
         contends_below=_best_so_far(searched) if proposed else ANY,
         seed=assignment.budget.seed,
         folder=trial_folder,
+        compiled=compiled_folder(settings),
     )
     if assignment.purpose == "confirm":
         return spec

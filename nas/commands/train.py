@@ -14,7 +14,7 @@ from nas.settings import Settings
 from nas.space import SearchSpace, load_space
 from nas.tasks.corpus import prepare
 from nas.terminal import make_console, printable
-from nas.trial import ANY, PRELOAD, gate_arguments, make_spec, run_trial
+from nas.trial import ANY, PRELOAD, compiled_folder, gate_arguments, make_spec, run_trial
 
 
 def train(what: str, settings: Settings) -> int:
@@ -45,6 +45,7 @@ def train(what: str, settings: Settings) -> int:
             contends_below=ANY,
             seed=settings.train.seed,
             folder=scratch / "trial",
+            compiled=compiled_folder(settings),
         )
         box = Box((*PRELOAD, *sorted(space.allowed_imports)), tier=tier, root=scratch)
         try:
