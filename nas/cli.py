@@ -18,6 +18,7 @@ nas: searches for token mixers of linear cost, and tells what is really better.
   nas review SEARCH              what a search holds until a person has looked at it, and why
   nas verify SEARCH [--beside SEARCH ...] [overrides]   what it found against tuned baselines, and a verdict; ablation
   nas null [overrides]           whether verification calls copies better that differ from the baseline in names alone
+  nas tabulate [overrides]       every candidate of a small closed grammar trained for seconds: results/table.csv
   nas downstream SEARCH [TRIAL] --tasks NAME,...   tasks of lm-evaluation-harness on what a search has trained
   nas notes add FILE|TEXT        a note for the LLM proposer; nas notes search WORDS, nas notes list
   nas doctor [overrides]         what contains candidates on this machine, found out by trying to get out of it
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "review": _review,
         "verify": _verify,
         "null": _null,
+        "tabulate": _tabulate,
         "downstream": _downstream,
         "notes": _notes,
         "doctor": _doctor,
@@ -185,6 +187,16 @@ def _null(words: list[str]) -> int:
     from nas.configuration import composed, settings_of
 
     return null(settings_of(composed(words)), words)
+
+
+def _tabulate(words: list[str]) -> int:
+    if not all(_is_override(word) for word in words):
+        return _fail("usage: nas tabulate [overrides]")
+    from nas.commands.tabulate import tabulate
+    from nas.configuration import composed, settings_of
+
+    overrides = words if any(word.startswith("experiment=") for word in words) else ["experiment=table", *words]
+    return tabulate(settings_of(composed(overrides)), words)
 
 
 def _downstream(words: list[str]) -> int:

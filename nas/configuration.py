@@ -34,7 +34,7 @@ _CHANGEABLE_IN_REPLAY = (
 _BEFORE = {"search.noise_baselines": 1}  # what a journal says that was written before there was such a setting
 _IN_VERIFICATION = ("verify", "execution", "sandbox", "tracking", "results_dir")
 _ALWAYS_IN_REPLAY = ("proposer", "name", "results_dir", "resume")  # named or not
-_FREE = ("llm.extra_body", "fitness.probes")  # mappings whose keys are not ours
+_FREE = ("llm.extra_body", "fitness.probes", "table.parts", "meta.weights")  # mappings whose keys are not ours
 _HINTS = (
     "To append to your config",
     "Config search path:",

@@ -133,6 +133,17 @@ class Run(Report):
     train_seconds: Number
 
 
+class Tabulated(Report):
+    """One of several trainings of an architecture, with what its own process says that it is worth."""
+
+    seed: Count
+    bits_per_byte: Number
+    stderr: Number
+    params: Count
+    flops_per_token: Number
+    train_seconds: Number
+
+
 class RunScore(Report):
     """What one checkpoint is worth: bits per byte of each window of held-out text; none where they are not finite."""
 

@@ -382,12 +382,22 @@ class SchedulerSettings:
 
 @dataclass(frozen=True)
 class MetaSettings:
-    """How operators are chosen.
+    """How operators are chosen (see `nas.meta`).
 
     Attributes:
-      kind: "ducb" (discounted UCB) | "uniform".
-      discount, exploration, floor: gamma, c and epsilon of the discounted UCB.
+      kind: "ducb" (discounted UCB) | "swucb" (sliding-window UCB) | "thompson" (discounted) | "pursuit" (adaptive
+        pursuit) | "uniform" | "fixed".
+      discount: gamma, by which what was earned is worth less after each trial.
+      exploration, floor: c of the UCBs; epsilon, the probability of any operator whatever it has earned.
       window: completions over which the largest gain scales the reward.
+      horizon: trials that the sliding window sees.
+      pursuit: step of the adaptive pursuit.
+      weights: operator -> weight, of `fixed`; 1 for those not named.
+      contexts: whether credit is learned by what the parent is like, too.
+      pooling: trials that the mean of all contexts counts for in each.
+      cost: whether a gain counts by the training FLOPs that were spent on it.
+      prior: a file of `nas meta export` or the folder of an earlier search, to start from what that has learned.
+      prior_weight: what a trial of the earlier search counts for.
     """
 
     kind: str = "ducb"
@@ -395,13 +405,28 @@ class MetaSettings:
     exploration: float = 0.1
     floor: float = 0.05
     window: int = 50
+    horizon: int = 200
+    pursuit: float = 0.1
+    weights: Mapping[str, float] = field(default_factory=dict)
+    contexts: bool = True
+    pooling: float = 4.0
+    cost: bool = False
+    prior: str | None = None
+    prior_weight: float = 0.3
 
     def __post_init__(self) -> None:
-        _require(self.kind in ("ducb", "uniform"), f"meta.kind={self.kind}: there are ducb and uniform")
+        kinds = ("ducb", "swucb", "thompson", "pursuit", "uniform", "fixed")
+        _require(self.kind in kinds, f"meta.kind={self.kind}: there are {', '.join(kinds)}")
         _require(0 < self.discount <= 1, f"meta.discount={self.discount} must be in (0, 1]")
         _require(self.exploration >= 0, f"meta.exploration={self.exploration} must not be negative")
         _require(0 <= self.floor <= 1, f"meta.floor={self.floor} must be in [0, 1]")
         _require(self.window >= 1, f"meta.window={self.window} must be at least 1")
+        _require(self.horizon >= 1, f"meta.horizon={self.horizon} must be at least 1")
+        _require(0 < self.pursuit <= 1, f"meta.pursuit={self.pursuit} must be in (0, 1]")
+        weights = self.weights.values()
+        _require(all(0 <= weight < math.inf for weight in weights), "meta.weights must be finite and not negative")
+        _require(0 < self.pooling < math.inf, f"meta.pooling={self.pooling} must be positive")
+        _require(0 <= self.prior_weight <= 1, f"meta.prior_weight={self.prior_weight} must be in [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -624,6 +649,24 @@ class VerifySettings:
 
 
 @dataclass(frozen=True)
+class TableSettings:
+    """The tabular benchmark (see `nas.commands.tabulate`).
+
+    Attributes:
+      parts: slot -> names of the parts that are combined with those of all others; a slot that is not named has its
+        simplest part.
+      seeds: training seeds of each candidate, counted up from `train.seed`.
+    """
+
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    seeds: int = 2
+
+    def __post_init__(self) -> None:
+        _require(all(self.parts.values()), "table.parts must name a part or more for each slot")
+        _require(self.seeds >= 1, f"table.seeds={self.seeds} must be at least 1")
+
+
+@dataclass(frozen=True)
 class Settings:
     """The whole configuration of one search. Each field but the scalars is a group of `conf/`."""
 
@@ -651,6 +694,7 @@ class Settings:
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)
     tripwire: TripwireSettings = field(default_factory=TripwireSettings)
     verify: VerifySettings = field(default_factory=VerifySettings)
+    table: TableSettings = field(default_factory=TableSettings)
     execution: ExecutionSettings = field(default_factory=ExecutionSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
 

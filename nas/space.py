@@ -68,6 +68,20 @@ class SearchSpace(Protocol):
         """
         ...
 
+    def compose(self, genome: Mapping[str, str]) -> Candidate:
+        """The candidate that has these parts in its slots (as `describe` names them), the simplest in the others.
+
+        Raises:
+          NotApplicable: if there is no such part, or they do not go together.
+        """
+        ...
+
+    def variants(
+        self, operator: Operator, genomes: Sequence[Mapping[str, str]], rng: random.Random
+    ) -> Sequence[Mapping[str, str]]:
+        """The genomes that `mutate` would try to compose of these, in its order and with the same draws of `rng`."""
+        ...
+
     def describe(self, source: str) -> Mapping[str, str]:
         """Slot -> the part that `source` has in it, "custom" where it has one of its own.
 

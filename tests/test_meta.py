@@ -121,8 +121,10 @@ def test_one_operator_is_chosen_and_none_is_refused(kind: str) -> None:
 @pytest.mark.parametrize("kind", POLICIES)
 def test_every_policy_has_a_setting_and_every_setting_a_policy(kind: str) -> None:
     assert MetaSettings(kind).kind == kind
-    with pytest.raises(ValueError, match=r"^meta\.kind=thompson: there are ducb and uniform$"):
-        MetaSettings("thompson")
+    with pytest.raises(
+        ValueError, match=r"^meta\.kind=exp3: there are ducb, swucb, thompson, pursuit, uniform, fixed$"
+    ):
+        MetaSettings("exp3")
 
 
 # Discounted UCB by its formula, slowly: every sum over the whole history anew

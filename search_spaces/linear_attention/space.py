@@ -156,6 +156,29 @@ class LinearAttentionSpace:
                 refusal = error
         raise refusal
 
+    def compose(self, genome: Mapping[str, str]) -> Candidate:
+        """The candidate with these parts, the simplest in slots that are not named.
+
+        Raises:
+          NotApplicable: if there is no such part, or one needs what no other gives.
+        """
+        for slot, name in genome.items():
+            if slot not in SLOTS or name not in known_parts(slot):
+                raise NotApplicable(f"there is no part {slot}={name}")
+        parts = [known_parts(slot.name)[genome.get(slot.name, slot.simplest)] for slot in SLOTS.values()]
+        source = with_parts(self._mixers["linear_attention"].source, parts)
+        _check_needs(parts_of(source))
+        title = f"{capitalised(self.family(source))}: a token mixer put together of parts."
+        return Candidate(with_docstrings(source, title, parts), "composed", proposer="grammar")
+
+    def variants(
+        self, operator: Operator, genomes: Sequence[Mapping[str, str]], rng: random.Random
+    ) -> Sequence[Mapping[str, str]]:
+        """What `mutate` tries in turn, as genomes: nothing is dropped yet that no other part reads."""
+        parts = [{slot: known_parts(slot)[name] for slot, name in genome.items()} for genome in genomes]
+        tried = OPERATORS[operator.name][1](parts[: operator.parents], rng)
+        return [{**genomes[0], **{part.slot: part.name for part in changes}} for changes in tried]
+
     def describe(self, source: str) -> Mapping[str, str]:
         """Slot -> name of the known part in it, or "custom"."""
         try:
