@@ -1,17 +1,14 @@
-"""Everything that was trained, and the choice of parents among it."""
+"""Everything that was trained: ranks, learning curves, the noise, and what a child gained over its parent."""
 
-import random
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+import bisect
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from nas.noise import Noise
 from nas.statistics import pooled_deviation
-from nas.types import Candidate, Fitness, Trial
+from nas.types import Fitness, Trial
 
 Curve = Mapping[int, float]
-_NOBODY: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -23,19 +20,17 @@ class Gain:
 
 
 class Archive:
-    """Trained candidates with their learning curves; the noise of a curve; parents.
+    """Trained candidates with their learning curves, best first; the noise of a curve.
 
     Args:
-      elites: parents are chosen among so many best.
       outside: ids of candidates that are trained for comparison alone: they are nobody's parents.
     """
 
-    def __init__(self, elites: int, outside: Collection[str] = ()):
-        self._elites = elites
+    def __init__(self, outside: Collection[str] = ()):
         self._outside = frozenset(outside)
+        self._ranked: list[Trial] = []
         self._trials: dict[str, Trial] = {}  # candidate id -> its trial at the search's training seed
         self._repeats: dict[str, list[Curve]] = {}  # candidate id -> curves at every seed
-        self._children: Counter[str] = Counter()
         self._noise = Noise()  # as it was measured at the start of the search
 
     def settle(self, noise: Noise) -> None:
@@ -47,6 +42,7 @@ class Archive:
         for name, trial in self._trials.items():
             if isinstance((new := scored(trial)).outcome, Fitness):
                 self._trials[name] = new
+        self._ranked = sorted(self._trials.values(), key=rank_key)
 
     def add(self, trial: Trial) -> None:
         """Keeps a trained trial; others have nothing to keep, and what is held must be nobody's parent.
@@ -57,43 +53,26 @@ class Archive:
             return
         self._repeats.setdefault(trial.candidate.id, []).append(curve_of(trial))
         if trial.purpose in ("baseline", "search"):
+            if old := self._trials.get(trial.candidate.id):
+                self._ranked.remove(old)
             self._trials[trial.candidate.id] = trial
-
-    def note_child(self, candidate: Candidate) -> None:
-        """Counts a proposal against its parents, whatever becomes of it."""
-        self._children.update(candidate.parents)
+            bisect.insort(self._ranked, trial, key=rank_key)
 
     def ranked(self) -> list[Trial]:
         """Best first. One that the scheduler let go further outranks one it stopped."""
-        return sorted(self._trials.values(), key=rank_key)
+        return list(self._ranked)
+
+    def best(self, purpose: str) -> Trial | None:
+        """The best of this purpose; None if there is none."""
+        return next((trial for trial in self._ranked if trial.purpose == purpose), None)
 
     def possible_parents(self) -> list[Trial]:
         """Those that a child can be made of, best first."""
-        return [trial for trial in self.ranked() if trial.candidate.id not in self._outside]
+        return [trial for trial in self._ranked if trial.candidate.id not in self._outside]
 
     def trial_of(self, candidate_id: str) -> Trial | None:
         """The trial at the search's training seed by which a candidate is known; None if it was never trained."""
         return self._trials.get(candidate_id)
-
-    def choose_parents(
-        self, count: int, rng: random.Random, expected: Mapping[str, int] = _NOBODY
-    ) -> Sequence[Candidate]:
-        """`count` different elites, the better and the less often used ones more likely; fewer if there are fewer.
-
-        The weight of rank r with c children is 1 / ((1 + r) (1 + c)).
-
-        Args:
-          expected: candidate id -> children that are being made of it.
-        """
-        pool = self.possible_parents()[: self._elites]
-        children = [self._children[t.candidate.id] + expected.get(t.candidate.id, 0) for t in pool]
-        weights = [1 / ((1 + rank) * (1 + used)) for rank, used in enumerate(children)]
-        chosen: list[Candidate] = []
-        while pool and len(chosen) < count:
-            index = rng.choices(range(len(pool)), weights)[0]
-            chosen.append(pool.pop(index).candidate)
-            weights.pop(index)
-        return chosen
 
     def noise(self, step: int) -> float:
         """Standard deviation of bits per byte at `step` over training seeds; 0 while nothing was repeated.
@@ -113,6 +92,12 @@ class Archive:
         """
         settled = self._noise.difference.get(step)
         return self.noise(step) if settled is None else settled.deviation
+
+    def settled_noise(self, step: int | None = None) -> float:
+        """The unit that gains at `step` are counted in (at the last rung if None); 0 where it was not measured."""
+        steps = self._noise.difference
+        last = max(steps, default=0) if step is None else step
+        return steps[last].deviation if last in steps else 0.0
 
     def gain(self, child: Trial) -> Gain | None:
         """What a child gained over its best parent, at the last rung that both reached.

@@ -111,6 +111,7 @@ class Background:
             [trial.candidate for parent in event["parents"] if (trial := self._archive.trial_of(parent))],
             event["number"],
             random.Random(f"{self._seed}/{work}"),
+            event.get("island", 0),
             repair,
         )
         self._works[work] = Work(work, request, event["weights"], event["in_flight"], self._told)
@@ -194,12 +195,13 @@ class Background:
         parents: Sequence[str],
         weights: Mapping[str, float],
         in_flight: Mapping[str, int],
+        island: int,
         repair: Trial | None,
     ) -> Event:
         """The event that begins a proposal."""
         work = f"p{self._draws:04d}"
         candidates = [trial.candidate for parent in parents if (trial := self._archive.trial_of(parent))]
-        request = Request(operator, candidates, self._draws, random.Random(f"{self._seed}/{work}/plan"), repair)
+        request = Request(operator, candidates, self._draws, random.Random(f"{self._seed}/{work}/plan"), island, repair)
         return {
             "event": "draw",
             "work": work,
@@ -209,6 +211,7 @@ class Background:
             "probability": weights.get(operator.name),
             "weights": dict(weights),
             "in_flight": dict(in_flight),
+            "island": island,
             "repair_of": repair.id if repair else None,
             "plan": self.proposer.plan(request, self._archive),
         }

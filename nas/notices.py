@@ -39,13 +39,13 @@ class Notices:
 
     def look(self) -> None:
         """Once after each trial that has ended."""
-        reason = tripwires.collapse(list(self._families), list(self._operators) if self._choice else [], self._settings)
-        if reason and not self._collapsed:
-            self._due["collapse"] = {"event": "notice", "tripwire": "collapse", "reason": reason}
-        self._collapsed = reason is not None
-        for found in self._audit.failing():
-            if not self._audit.doubted(found.step):
-                self._due.setdefault(f"fidelity {found.step}", _in_doubt(found))
+        found = tripwires.collapse(list(self._families), list(self._operators) if self._choice else [], self._settings)
+        if found and not self._collapsed:
+            self._due["collapse"] = {"event": "notice", "tripwire": "collapse", **found}
+        self._collapsed = found is not None
+        for rung in self._audit.failing():
+            if not self._audit.doubted(rung.step):
+                self._due.setdefault(f"fidelity {rung.step}", _in_doubt(rung))
 
     def due(self) -> list[Event]:
         """What the journal does not have yet."""

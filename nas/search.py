@@ -26,25 +26,25 @@ from nas.archive import Archive
 from nas.background import Background, Work
 from nas.comparisons import Comparison, Comparisons, rung_steps
 from nas.comparisons import baselines_of as baselines_of
+from nas.credit import Credit
 from nas.fidelity import Audit
 from nas.journal import Event
-from nas.meta import make_policy
+from nas.meta import Posterior, make_policy
 from nas.noise import Noise, noise_from_json, noise_to_json
 from nas.notices import Notices
+from nas.population import Population
 from nas.proposers import AheadProposer, Exhausted, Proposal, Request, make_proposer
 from nas.replay import Script
 from nas.scores import Scores
 from nas.settings import Settings
 from nas.space import NotApplicable, SearchSpace
 from nas.types import (
-    ELSEWHERE,
     Budget,
     Candidate,
     Cost,
     Crashed,
     Fitness,
     Held,
-    Outcome,
     Rejected,
     Rung,
     Trial,
@@ -93,6 +93,7 @@ class Search:
       ahead: who proposes in the background; None for a proposer that the search can wait for.
       script: the record of an earlier search, for its proposals to be made at the same points again.
       noise: as an earlier search has measured it, which then need not be done again.
+      prior: what an earlier search has learned of operators.
     """
 
     def __init__(
@@ -106,10 +107,12 @@ class Search:
         ahead: AheadProposer | None = None,
         script: Script | None = None,
         noise: Noise | None = None,
+        prior: Posterior | None = None,
     ):
         self.settings = settings
         outside = {candidate.id for candidate in space.outside_references().values()}
-        self.archive = Archive(settings.search.elites, outside)
+        self.archive = Archive(outside)
+        self.population = Population(settings.search, outside)
         self.trials: dict[str, Trial] = {}
         self.in_flight: dict[str, Assignment] = {}
         self.end_reason: str | None = None
@@ -117,13 +120,14 @@ class Search:
         self._space = space
         self._proposer = make_proposer(settings.proposer, space)  # of an `ahead`: who stands in for it
         self._operators = {operator.name: operator for operator in (ahead or self._proposer).operators}
-        self._policy = make_policy(settings.meta, list(self._operators))
         self._journal = record
         self._clock = clock
         self._script = script
         self._comparisons = Comparisons(settings, space, self.trials)
         self._scores = Scores(settings, self._comparisons.baselines)
         self.audit = Audit(rung_steps(settings), settings.search.fidelity_bound, settings.search.fidelity_trials)
+        policy = make_policy(settings.meta, list(self._operators), prior)
+        self._credit = Credit(settings.meta, space, self.archive, self.audit, policy, self._operators)
         self._notices = Notices(settings.tripwire, len(self._operators) > 1, self.audit)
         self.noise = Noise()
         self.noise_source: str | None = None  # "measured" | "cached", once the journal has it
@@ -144,6 +148,7 @@ class Search:
         self._compared: set[tuple[str, int]] = set()  # (candidate id, training seed) of everything handed out
         self._seen: dict[str, str] = {}  # candidate id -> trial that tried it first
         self._rungs: dict[str, list[Rung]] = {}
+        self._islands: dict[str, int | None] = {}  # trial -> where its candidate lands
         self._unfinished: list[Assignment] = []  # of an earlier, interrupted run
         self._decided: set[str] = set()  # held trials that a person has accepted or refused
         self._accepted: dict[str, Fitness] = {}  # of these, what was accepted: trial -> its score
@@ -164,10 +169,12 @@ class Search:
     def _heed(self, event: Event) -> None:
         if event["event"] == "notice":
             self._notices.take(event)
+            if family := event.get("family"):
+                self.population.restart(family)
         elif event["event"] == "noise":
             self._settle(event)
         if self._scores.heed(event):
-            self.archive.rescore(self._scores.scored)
+            self._rescore()
         if self._script:
             self._script.saw(event)
         if self._background:
@@ -252,7 +259,8 @@ class Search:
         """An operator by the policy's probabilities and parents for it; what is due instead if there is none."""
         rng = random.Random(f"{self.settings.seed}/{self._asked + self._spared}/{len(misses)}")
         in_flight = self._operators_in_flight()
-        parents = len(self.archive.possible_parents())
+        island = self.population.island_of(self._proposed)
+        parents = len(self.population.parents_of(island))
         possible = [
             name
             for name, operator in ((operator.name, operator) for operator in self._proposer.operators)
@@ -268,20 +276,22 @@ class Search:
                     "no operator has anything to change" if parents else "no baseline could be trained"
                 )
             return self._due(misses)
-        return self._drawn(possible, in_flight, rng)
+        return self._drawn(possible, in_flight, rng, island)
 
     def _drawn(
         self,
         possible: Sequence[str],
         in_flight: Mapping[str, int],
         rng: random.Random,
+        island: int,
         children: Mapping[str, int] = _NOBODY,
     ) -> _Draw:
-        """One of the possible operators, and parents for it."""
-        weights = self._policy.probabilities(in_flight, possible)
+        """A parent, one of the possible operators for it, and the other parents that this takes."""
+        first = self.population.choose_parents(1, rng, island, expected=children)
+        weights = self._credit.probabilities(in_flight, possible, first[0] if first else None)
         operator = self._operators[rng.choices(list(weights), list(weights.values()))[0]]
-        chosen = self.archive.choose_parents(operator.parents, rng, children)
-        return _Draw(Request(operator, chosen, self._proposed, rng), weights, in_flight)
+        chosen = self.population.choose_parents(operator.parents, rng, island, first, children)
+        return _Draw(Request(operator, chosen, self._proposed, rng, island), weights, in_flight)
 
     # ahead
 
@@ -355,15 +365,17 @@ class Search:
         assert background is not None
         if broken := background.next_repair():
             operator = self._operators[broken.candidate.operator]
-            return background.draw_event(operator, broken.candidate.parents, {}, {}, broken)
+            home = self._islands.get(broken.id) or 0
+            return background.draw_event(operator, broken.candidate.parents, {}, {}, home, broken)
         drawn_operators, children = background.expected()
         in_flight = dict(Counter(self._operators_in_flight()) + Counter(drawn_operators))
-        parents = len(self.archive.possible_parents())
+        island = self.population.island_of(background.draws)
+        parents = len(self.population.parents_of(island))
         possible = [name for name, operator in self._operators.items() if operator.parents <= parents]
         rng = random.Random(f"{self.settings.seed}/draw/{background.draws}")
-        draw = self._drawn(possible, in_flight, rng, children)
+        draw = self._drawn(possible, in_flight, rng, island, children)
         ids = [parent.id for parent in draw.request.parents]
-        return background.draw_event(draw.request.operator, ids, draw.weights, in_flight, None)
+        return background.draw_event(draw.request.operator, ids, draw.weights, in_flight, island, None)
 
     def _say_if_away(self) -> None:
         """Tells once why the grammar goes on alone."""
@@ -479,26 +491,29 @@ class Search:
                 "probability": draw.weights.get(draw.request.operator.name) if draw else None,
                 "weights": draw.weights if draw else {},
                 "in_flight": draw.in_flight if draw else {},
+                "island": draw.request.island if draw else None,
                 "work": work.name if work else None,
                 "stale": len(self.trials) - work.told if work else 0,
                 "own_idea": proposal.own_idea,
             }
         )
-        self._note_ask(assignment, counts=not duplicate and proposal.own_idea, duplicate=duplicate)
+        island = draw.request.island if draw else None
+        self._note_ask(assignment, not duplicate and proposal.own_idea, duplicate, island)
         if purpose == "search":
             self._waiting_since = None
             if self._background:
                 self._background.pace.taken()
         return self._hand_out(assignment)
 
-    def _note_ask(self, assignment: Assignment, counts: bool, duplicate: bool) -> None:
+    def _note_ask(self, assignment: Assignment, counts: bool, duplicate: bool, island: int | None) -> None:
         self._asked += 1
+        self._islands[assignment.trial] = island
         if assignment.purpose == "search":
             self._proposed += 1
             self._proposals_left -= counts
             self._copies = self._copies + 1 if duplicate else 0
             self._notices.proposed(assignment.candidate.operator)
-            self.archive.note_child(assignment.candidate)
+            self.population.note_child(assignment.candidate)
         self._compared.add((assignment.candidate.id, assignment.budget.seed))
         self._seen.setdefault(assignment.candidate.id, assignment.trial)
 
@@ -535,7 +550,7 @@ class Search:
                 trial = replace(trial, outcome=held)
             gain = self._learn(trial)
             trial = self.trials[trial.id]
-            learned = {"gain": gain, "credit": self._policy.credit(), "fidelity": self.audit.to_json()}
+            learned = {"gain": gain, "credit": self._credit.policy.credit(), "fidelity": self.audit.to_json()}
             self._record({"event": "trial", **trial_to_json(trial), **learned})
             self._give_notice()
             self._analyse(trial, gain)
@@ -568,28 +583,24 @@ class Search:
         self.in_flight.pop(trial.id, None)
         self._rungs.pop(trial.id, None)
         self.device_seconds += trial.cost.train_seconds
-        return self._credit(trial)
+        return self._take(trial)
 
-    def _credit(self, trial: Trial) -> float | None:
-        """Takes an outcome into archive, credit and audit; returns the gain over the parent.
-
-        A gain at a rung that does not carry over earns its operator less than it is.
-        """
+    def _take(self, trial: Trial) -> float | None:
+        """Takes an outcome into archive, population, credit and audit; returns the gain over the parent."""
         rescores = self._scores.take(trial)
         trial = self._scores.scored(trial)
         self.trials[trial.id] = trial
-        gain = self.archive.gain(trial) if isinstance(trial.outcome, Fitness) else None
-        weight = self.audit.weight(gain.step) if gain else 1.0
+        gain = self._credit.take(trial)
         self.archive.add(trial)
+        if trial.purpose in ("baseline", "search") and isinstance(trial.outcome, Fitness):
+            self.population.land(trial, self._space.family(trial.candidate.source), self._islands.get(trial.id))
         if rescores:
-            self.archive.rescore(self._scores.scored)
+            self._rescore()
         self.audit.take(trial)
         if isinstance(trial.outcome, Fitness) and trial.purpose != "confirm":
             self._copies = 0  # there is more to make children of
         if trial.purpose == "search" and isinstance(trial.outcome, Fitness):
             self._notices.trained(self._space.family(trial.candidate.source))
-        if trial.purpose == "search" and _is_evidence(trial.outcome):
-            self._policy.update(trial.candidate.operator, weight * max(gain.bits_per_byte if gain else 0.0, 0.0))
         self._notices.look()
         return gain.bits_per_byte if gain else None
 
@@ -613,7 +624,8 @@ class Search:
                     event["trial"], candidate_from_json(event["candidate"]), event["purpose"], Budget(**event["budget"])
                 )
                 counts = not event["duplicate"] and event.get("own_idea", True)
-                self._note_ask(assignment, counts, event["duplicate"])
+                proposed = 0 if event["purpose"] == "search" else None  # before there were islands
+                self._note_ask(assignment, counts, event["duplicate"], event.get("island", proposed))
                 running[assignment.trial] = assignment
             elif event["event"] == "rung":
                 self._rungs.setdefault(event["trial"], []).append(_rung_from_json(event))
@@ -629,7 +641,7 @@ class Search:
             elif event["event"] == "review":
                 self._take_decision(event)
             elif event["event"] == "ablation":
-                self._take_ablation(event)
+                self._credit.take_ablation(event, self.trials)
             elif event["event"] == "notice" and event["tripwire"] == "llm":
                 self._away = event["reason"]
             elif event["event"] == "end":
@@ -649,20 +661,19 @@ class Search:
         self._decided.add(trial.id)
         if event["decision"] == "accept":
             self._accepted[trial.id] = trial.outcome.fitness
-            self._credit(replace(trial, outcome=trial.outcome.fitness))
+            self._take(replace(trial, outcome=trial.outcome.fitness))
 
-    def _take_ablation(self, event: Event) -> None:
-        """What a change turned out to be worth in a verification: credit for its operator, none within the noise."""
-        if event["operator"] in self._operators:
-            effect = event["effect"]
-            self._policy.update(event["operator"], effect["mean"] if effect["low"] > 0 else 0.0)
+    def _rescore(self) -> None:
+        """Ranks anew, by the scores as they are now."""
+        self.archive.rescore(self._scores.scored)
+        self.population.rescore({trial.candidate.id: trial for trial in self.archive.ranked()})
 
     # what is known
 
     def best(self, purpose: str) -> Trial | None:
         """The best trained trial of this purpose at the search's own seed; None if there is none."""
         with self._lock:
-            return next((trial for trial in self.archive.ranked() if trial.purpose == purpose), None)
+            return self.archive.best(purpose)
 
     def waiting(self) -> list[Trial]:
         """Held trials that no person has decided on, in the order in which they ended."""
@@ -703,12 +714,6 @@ class Search:
     def _told(self) -> list[Trial]:
         with self._lock:
             return list(self.trials.values())
-
-
-def _is_evidence(outcome: Outcome) -> bool:
-    """Whether an outcome says anything for or against the operator that made the candidate."""
-    lost = isinstance(outcome, Crashed) and outcome.cause in ELSEWHERE
-    return not lost and not isinstance(outcome, Held)
 
 
 def _untrained(assignment: Assignment, outcome: Rejected | Crashed) -> Trial:

@@ -547,7 +547,11 @@ class SearchSettings:
 
     Attributes:
       trials: candidates to propose, beside the baselines.
-      elites: parents are chosen among so many best.
+      elites: parents are chosen among so many best of an island, and the best of each behaviour.
+      islands: populations that search apart, in turns (see `nas.population`).
+      migrate_every: children that land, between two migrations,
+      migrants: in which so many best of each island come to the next one too.
+      explore: probability that a parent is any of these, whatever its rank.
       confirm_seeds: fresh training seeds for the best candidate and the best baseline at the end.
       noise_seeds: extra seeds of some baselines, which measure the noise; none are needed where an earlier search of
         the same configuration on such a machine has measured it.
@@ -558,6 +562,10 @@ class SearchSettings:
 
     trials: int = 20
     elites: int = 8
+    islands: int = 1
+    migrate_every: int = 20
+    migrants: int = 2
+    explore: float = 0.1
     confirm_seeds: int = 2
     noise_seeds: int = 1
     noise_baselines: int = 4
@@ -567,6 +575,10 @@ class SearchSettings:
     def __post_init__(self) -> None:
         _require(self.trials >= 0, f"search.trials={self.trials} must not be negative")
         _require(self.elites >= 1, f"search.elites={self.elites} must be at least 1")
+        _require(self.islands >= 1, f"search.islands={self.islands} must be at least 1")
+        _require(self.migrate_every >= 1, f"search.migrate_every={self.migrate_every} must be at least 1")
+        _require(self.migrants >= 0, f"search.migrants={self.migrants} must not be negative")
+        _require(0 <= self.explore <= 1, f"search.explore={self.explore} must be in [0, 1]")
         _require(min(self.confirm_seeds, self.noise_seeds) >= 0, "search.*_seeds must not be negative")
         _require(self.noise_baselines >= 1, f"search.noise_baselines={self.noise_baselines} must be at least 1")
         _require(0 <= self.fidelity_bound <= 1, f"search.fidelity_bound={self.fidelity_bound} must be in [0, 1]")

@@ -93,6 +93,11 @@ class SearchSpace(Protocol):
         """Search words for known mechanisms that `source` has not, for whoever looks for notes on them."""
         ...
 
+    def context(self, operator: Operator, source: str) -> Sequence[str]:
+        """What `source` is like where `operator` would change it, from coarse to fine: what the operator's worth may
+        hang on. Few labels: a meta-learner counts trials under each."""
+        ...
+
     def family(self, source: str) -> str:
         """The kind of state transition, e.g. "delta, decay per head": what a collapsed archive has only one of."""
         ...

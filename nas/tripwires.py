@@ -116,13 +116,15 @@ def _gap(fitness: Fitness) -> float | None:
     return None if held_out is None else held_out - fitness.bits_per_byte
 
 
-def collapse(families: Sequence[str], operators: Sequence[str], settings: TripwireSettings) -> str | None:
+def collapse(
+    families: Sequence[str], operators: Sequence[str], settings: TripwireSettings
+) -> dict[str, str | None] | None:
     """A search that only repeats itself.
 
     Guards against a budget spent on variants of one idea, which a falling loss does not show: 101 of the 106
     architectures that ASI-Arch ended with (Liu et al. 2025, https://arxiv.org/abs/2507.18074) were of one family.
     Trips when one family has a share of at least `settings.collapse` among the last `collapse_window` families, or one
-    operator among as many last operators.
+    operator among as many last operators. Returns {"reason", "family": the one, or None where it is an operator}.
 
     Args:
       families: of the trained candidates, in the order in which they ended.
@@ -137,5 +139,6 @@ def collapse(families: Sequence[str], operators: Sequence[str], settings: Tripwi
             continue
         most, count = Counter(values[-window:]).most_common(1)[0]
         if count / window >= settings.collapse:
-            return f"{count} of the last {window} {of_what}: the {kind} {most}"
+            reason = f"{count} of the last {window} {of_what}: the {kind} {most}"
+            return {"reason": reason, "family": most if kind == "family" else None}
     return None

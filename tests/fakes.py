@@ -78,6 +78,20 @@ class FakeSpace:
     def lacks(self, source: str) -> Sequence[str]:
         return [slot for slot, gene in self.describe(source).items() if gene == "0"]
 
+    def compose(self, genome: Mapping[str, str]) -> Candidate:
+        return Candidate(source_of([int(genome.get(slot, "0")) for slot in SLOTS]), "composed")
+
+    def variants(
+        self, operator: Operator, genomes: Sequence[Mapping[str, str]], rng: random.Random
+    ) -> Sequence[Mapping[str, str]]:
+        try:
+            return [self.describe(self.mutate(operator, [self.compose(one) for one in genomes], rng).source)]
+        except NotApplicable:
+            return []
+
+    def context(self, operator: Operator, source: str) -> Sequence[str]:
+        return (self.describe(source)[operator.name],) if operator.name in SLOTS else ()
+
     def family(self, source: str) -> str:
         return "".join(map(str, genes_of(source)[:1]))
 

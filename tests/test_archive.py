@@ -1,7 +1,6 @@
 """What was trained, how much better it is, and who becomes a parent."""
 
 import random
-from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -31,8 +30,8 @@ def trial(
     )
 
 
-def archive_of(*trials: Trial, elites: int = 8, outside: tuple[str, ...] = ()) -> Archive:
-    archive = Archive(elites, outside)
+def archive_of(*trials: Trial, outside: tuple[str, ...] = ()) -> Archive:
+    archive = Archive(outside)
     for each in trials:
         archive.add(each)
     return archive
@@ -128,7 +127,7 @@ def test_ties_are_ranked_by_id_whatever_the_order_of_arrival() -> None:
 def test_what_was_not_trained_is_not_kept(outcome: Outcome) -> None:
     archive = archive_of(replace(PARENT, outcome=outcome))
     assert archive.ranked() == [] and archive.noise(40) == 0
-    assert archive.choose_parents(1, random.Random(0)) == []
+    assert archive.possible_parents() == []
 
 
 def test_a_confirmation_changes_no_rank() -> None:
@@ -141,48 +140,14 @@ def test_a_curve_has_every_rung() -> None:
     assert curve_of(PARENT) == {10: 3.0, 20: 2.5, 40: 2.0}
 
 
-# Parents
-
-
-def frequencies(archive: Archive, draws: int = 20_000) -> dict[str, float]:
-    rng = random.Random(0)
-    chosen = Counter(archive.choose_parents(1, rng)[0].id for _ in range(draws))
-    return {name: count / draws for name, count in chosen.items()}
-
-
-@pytest.mark.parametrize("children", [(0, 0, 0, 0), (5, 0, 0, 1), (100, 0, 0, 0)])
-def test_parents_are_chosen_by_rank_and_children(children: tuple[int, ...]) -> None:
-    trials = [trial(number, {40: 2.0 + number}) for number in range(6)]
-    archive = archive_of(*trials, elites=4)
-    for parent, count in zip(trials, children, strict=False):
-        for number in range(count):
-            archive.note_child(candidate(100 + number, parent))
-    weights = [1 / ((1 + rank) * (1 + count)) for rank, count in enumerate(children)]
-    expected = {t.candidate.id: w / sum(weights) for t, w in zip(trials, weights, strict=False)}
-    assert frequencies(archive) == pytest.approx(expected, abs=0.015), "and the fifth is no elite"
-
-
-@pytest.mark.parametrize("count", range(7))
-def test_parents_differ_and_are_as_many_as_there_are(count: int) -> None:
-    trials = [trial(number, {40: 2.0 + number}) for number in range(5)]
-    archive = archive_of(*trials, elites=4)
-    for seed in range(50):
-        parents = archive.choose_parents(count, random.Random(seed))
-        assert len({parent.id for parent in parents}) == len(parents) == min(count, 4)
-        assert parents == archive.choose_parents(count, random.Random(seed))
-
-
-def test_every_proposal_is_a_child_of_each_of_its_parents() -> None:
-    first, second = trial(0, {40: 2.0}), trial(1, {40: 2.0})
-    archive = archive_of(first, second)
-    archive.note_child(candidate(7, first, second))
-    archive.note_child(candidate(8, first))
-    weights = [1 / 3, 1 / 2 / 2]
-    assert frequencies(archive)[first.candidate.id] == pytest.approx(weights[0] / sum(weights), abs=0.015)
-
-
 def test_what_is_trained_for_comparison_alone_is_nobodys_parent() -> None:
     outside = trial(0, {40: 0.5}, purpose="baseline")
-    archive = archive_of(outside, only := trial(1, {40: 2.0}), outside=(outside.candidate.id,), elites=1)
+    archive = archive_of(outside, only := trial(1, {40: 2.0}), outside=(outside.candidate.id,))
     assert archive.ranked() == [outside, only] and archive.possible_parents() == [only]
-    assert set(frequencies(archive, 100)) == {only.candidate.id}
+    assert archive.best("baseline") == outside and archive.best("search") == only and archive.best("confirm") is None
+
+
+def test_a_trial_that_is_told_anew_is_ranked_once() -> None:
+    archive = archive_of(PARENT, trial(1, {40: 1.0}))
+    archive.add(better := trial(0, {40: 0.5}, purpose="baseline"))
+    assert archive.ranked() == [better, trial(1, {40: 1.0})]

@@ -522,7 +522,7 @@ def test_a_journal_of_before_there_were_teams_goes_on() -> None:
     ]
     resumed = Search(running.search.settings, FakeSpace(), running._record)
     resumed.replay(older)
-    assert len(resumed.trials) == 6 and resumed.ask() is not None
+    assert resumed.trials.keys() == grammar.trials.keys() and resumed.ask() is not None
 
 
 # How it ends

@@ -237,7 +237,7 @@ def test_every_proposal_counts_against_its_parents() -> None:
     """Copies and failures too: a parent whose children come to nothing makes way for others."""
     search, events = start(make_settings(trials=20), FakeSpace(values=3))
     simulate(search)
-    assert search.archive._children == Counter(p for e in asks(events, "search") for p in e["candidate"]["parents"])
+    assert search.population._children == Counter(p for e in asks(events, "search") for p in e["candidate"]["parents"])
 
 
 def test_a_gain_is_credited_to_its_operator() -> None:
@@ -396,7 +396,7 @@ def test_what_is_accepted_counts_as_if_it_had_been_told_as_a_score() -> None:
     before, _ = start(settings)
     before.replay(events)
     operator = best.candidate.operator
-    assert resumed._policy.credit()[operator]["pulls"] > before._policy.credit()[operator]["pulls"]
+    assert resumed._credit.policy.credit()[operator]["pulls"] > before._credit.policy.credit()[operator]["pulls"]
     assert resumed.device_seconds == before.device_seconds, "it spent its time once"
     simulate(resumed, outcome=lambda _: fitness(1.0))
     confirmed = {e["candidate"]["id"] for e in asks(more, "confirm")}
@@ -912,3 +912,26 @@ def test_the_cap_on_trials_counts_all_of_them_and_lets_the_last_finish(cap: int)
     assert search.end_reason == f"budget.trials={cap}"
     assert len(search.trials) == cap
     assert sum(event["event"] == "ask" for event in events) == cap
+
+
+def test_a_collapse_onto_one_family_restarts_an_island() -> None:
+    tripwire = TripwireSettings(least_leap=100.0, collapse=0.6, collapse_window=8)
+    search, events = start(make_settings(tripwire=tripwire, trials=40, islands=2), FakeSpace(values=2))
+    restarted: list[str] = []
+    plain = search.population.restart
+    search.population.restart = lambda family: restarted.append(family) or plain(family)  # type: ignore[method-assign]
+    simulate(search)
+    families = [event["family"] for event in events if event["event"] == "notice" and event["tripwire"] == "collapse"]
+    assert restarted == [family for family in families if family is not None] != []
+
+
+def test_children_land_on_the_island_that_they_were_asked_for() -> None:
+    search, events = start(make_settings(trials=24, islands=3, migrants=0))
+    simulate(search, workers=3)
+    islands = {event["candidate"]["id"]: event["island"] for event in asks(events, "search") if not event["duplicate"]}
+    assert set(islands.values()) == {0, 1, 2}
+    for number, island in enumerate(search.population.islands):
+        here = {trial.candidate.id for trial in island.members if trial.purpose == "search"}
+        trained = {name for name, asked in islands.items() if asked == number and search.archive.trial_of(name)}
+        assert here == trained
+    assert all(event["island"] is None for event in events if event["event"] == "ask" and event["purpose"] != "search")

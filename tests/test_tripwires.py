@@ -126,15 +126,17 @@ MIXED = ["a", "b", "c", "d"] * 4
 def test_a_search_that_repeats_itself_has_collapsed(
     families: Sequence[str], operators: Sequence[str], kind: str | None
 ) -> None:
-    reason = collapse(families, operators, SETTINGS)
-    assert (reason is not None) == (kind is not None)
-    assert kind is None or (reason and f"the {kind} " in reason)
+    found = collapse(families, operators, SETTINGS)
+    assert (found is not None) == (kind is not None)
+    assert found is None or (f"the {kind} " in str(found["reason"]) and (found["family"] is None) == (kind != "family"))
 
 
 def test_collapse_is_told_with_its_figures() -> None:
-    reason = collapse(["delta", "gated", *["additive"] * 6], [], SETTINGS)
-    assert reason == "6 of the last 8 trained candidates are of one family: the family additive"
-    assert collapse([], ["decay"] * 8, SETTINGS) == "8 of the last 8 proposals are by one operator: the operator decay"
+    found = collapse(["delta", "gated", *["additive"] * 6], [], SETTINGS)
+    reason = "6 of the last 8 trained candidates are of one family: the family additive"
+    assert found == {"reason": reason, "family": "additive"}
+    reason = "8 of the last 8 proposals are by one operator: the operator decay"
+    assert collapse([], ["decay"] * 8, SETTINGS) == {"reason": reason, "family": None}
 
 
 def test_the_search_that_it_is_for_trips_it() -> None:

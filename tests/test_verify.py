@@ -319,7 +319,7 @@ def test_what_a_change_is_worth_becomes_credit_when_the_search_goes_on(low: floa
     plain, credited = start(settings)[0], start(settings)[0]
     plain.replay(events)
     credited.replay([*events, told, {**told, "operator": "of another space"}])
-    before, after = plain._policy.credit()["decay"], credited._policy.credit()["decay"]
+    before, after = plain._credit.policy.credit()["decay"], credited._credit.policy.credit()["decay"]
     assert after["pulls"] > before["pulls"]
     policy = make_policy(settings.meta, ["decay"])
     policy.update("decay", 0.5 if credit else 0.0)

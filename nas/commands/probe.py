@@ -82,7 +82,7 @@ def probe(names: Sequence[str], settings: Settings, overrides: Sequence[str]) ->
     with warm_boxes(space, *at_a_time(settings), contained(settings, console)) as boxes:
         found = measure(
             kept_in(settings, "probes", values),
-            ((probing.key, probing) for probing in probings),
+            [(probing.key, probing) for probing in probings],
             len(probings),
             _work(settings, space),
             boxes,

@@ -39,6 +39,7 @@ class Request:
       parents: as many as the operator takes, fewer if the archive has fewer.
       number: how many proposals came before.
       rng: the only source of randomness.
+      island: where its parents were chosen, and where it lands.
       repair: the rejected or crashed trial whose candidate is to be mended; None for a new idea.
     """
 
@@ -46,6 +47,7 @@ class Request:
     parents: Sequence[Candidate]
     number: int
     rng: random.Random
+    island: int = 0
     repair: Trial | None = None
 
 

@@ -5,8 +5,9 @@ Imports no JAX: candidates are text here, and `ops` is imported by candidates al
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
+from types import MappingProxyType
 
 from nas.space import NotApplicable
 from nas.types import Candidate, Operator
@@ -181,31 +182,46 @@ class LinearAttentionSpace:
 
     def describe(self, source: str) -> Mapping[str, str]:
         """Slot -> name of the known part in it, or "custom"."""
-        try:
-            return {slot: part.name for slot, part in parts_of(source).items()}
-        except NotApplicable:
-            return dict.fromkeys(SLOTS, CUSTOM)
+        return _described(source)
 
     def lacks(self, source: str) -> Sequence[str]:
         """Search words for known mechanisms that `source` has not; of a part of its own nothing is said."""
         parts = self.describe(source)
         return [words for slot, present, words in MECHANISMS if parts[slot] != CUSTOM and not present(parts)]
 
+    def context(self, operator: Operator, source: str) -> Sequence[str]:
+        """The part that stands in the operator's slot, if it has one; then the family."""
+        family = _family(source)
+        return (self.describe(source)[operator.name], family) if operator.name in SLOTS else (family,)
+
     def family(self, source: str) -> str:
         """Write rule and decay, e.g. "delta, decay per head"."""
-        try:
-            parts = parts_of(source)
-        except NotApplicable:
-            return CUSTOM
-        write, decay = parts["write_rule"], parts["decay"]
-        if "," in write.family:
-            return write.family
-        own_decay = not write.family and "log_decay" in "".join(write.methods.values())
-        forgets = "custom decay" if own_decay or not decay.family else decay.family
-        return f"{write.family or 'custom write'}, {forgets}"
+        return _family(source)
 
 
 SPACE = LinearAttentionSpace()
+
+
+@lru_cache(maxsize=4096)
+def _described(source: str) -> Mapping[str, str]:
+    try:
+        return MappingProxyType({slot: part.name for slot, part in parts_of(source).items()})
+    except NotApplicable:
+        return MappingProxyType(dict.fromkeys(SLOTS, CUSTOM))
+
+
+@lru_cache(maxsize=4096)
+def _family(source: str) -> str:
+    try:
+        parts = parts_of(source)
+    except NotApplicable:
+        return CUSTOM
+    write, decay = parts["write_rule"], parts["decay"]
+    if "," in write.family:
+        return write.family
+    own_decay = not write.family and "log_decay" in "".join(write.methods.values())
+    forgets = "custom decay" if own_decay or not decay.family else decay.family
+    return f"{write.family or 'custom write'}, {forgets}"
 
 
 def _shuffled(choices: list[Changes], rng: random.Random) -> list[Changes]:
