@@ -205,6 +205,8 @@ def _one_line(error: Exception) -> str:
     for hint in _HINTS:
         text = text.partition(hint)[0]
     if unknown := re.match(r"Could not override '([^']+)'", text):
+        if unknown[1] in _FREE:
+            return f"{unknown[1]} takes names of your own, each with a plus: +{unknown[1]}.NAME=VALUE"
         similar = difflib.get_close_matches(unknown[1], [*_KEYS, *(name.partition(".")[0] for name in _KEYS)], n=1)
         return f"there is no key {unknown[1]}" + (f": did you mean {similar[0]}?" if similar else "")
     text, _, where = text.partition(" full_key: ")

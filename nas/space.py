@@ -69,7 +69,8 @@ class SearchSpace(Protocol):
         ...
 
     def compose(self, genome: Mapping[str, str]) -> Candidate:
-        """The candidate that has these parts in its slots (as `describe` names them), the simplest in the others.
+        """The candidate that has these parts in its slots (as `describe` names them), and in the others those
+        that do least.
 
         Raises:
           NotApplicable: if there is no such part, or they do not go together.
@@ -79,7 +80,10 @@ class SearchSpace(Protocol):
     def variants(
         self, operator: Operator, genomes: Sequence[Mapping[str, str]], rng: random.Random
     ) -> Sequence[Mapping[str, str]]:
-        """The genomes that `mutate` would try to compose of these, in its order and with the same draws of `rng`."""
+        """The genomes that `mutate` would try to compose of these, in its order and with the same draws of `rng`.
+
+        The first that goes together, keeps all that is new in it and is not the first parent, is the child's.
+        """
         ...
 
     def describe(self, source: str) -> Mapping[str, str]:

@@ -238,6 +238,7 @@ def test_a_value_out_of_range_is_refused_by_name(key: str, value: Any) -> None:
         ("seed=null", "seed=None: input should be a valid integer"),
         ("search=3", "search=3: input should be a dictionary or an instance of SearchSettings"),
         ("search_space.baselines=gla", "search_space.baselines=gla: input should be a valid tuple"),
+        ("table.parts={a:[b]}", "table.parts takes names of your own, each with a plus: +table.parts.NAME=VALUE"),
         ("meta=ab", f"In 'config': Could not find 'meta/ab' Available options in 'meta': {' '.join(BY_GROUP['meta'])}"),
         ("llm=nope", f"In 'config': Could not find 'llm/nope' Available options in 'llm': {' '.join(BY_GROUP['llm'])}"),
         ("proposer=llm", "proposer=llm needs llm.models=[NAME], and llm.base_url=URL unless it is OpenAI's own"),

@@ -10,7 +10,7 @@ import itertools
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,18 @@ from nas.commands.measuring import (
 )
 from nas.errors import UserError
 from nas.journal import Event
+from nas.noise import analysis_of_variance
 from nas.sandbox import Box, Limits
 from nas.settings import Settings
 from nas.space import NotApplicable, SearchSpace, load_space
-from nas.statistics import Interval, mean_interval, pooled_deviation, standard_deviation
+from nas.statistics import Interval, mean_interval, standard_deviation
 from nas.tasks.corpus import Corpus, prepare
 from nas.terminal import make_console
 from nas.trial import GIB, compiled_folder, memory_bytes
 from nas.types import Candidate
+
+Genome = tuple[str, ...]
+_BEST = 10
 
 
 def tabulate(settings: Settings, overrides: Sequence[str]) -> int:
@@ -50,7 +54,8 @@ def tabulate(settings: Settings, overrides: Sequence[str]) -> int:
     corpus = prepare(settings.corpus, Path(settings.results_dir) / ".cache")
     corpus.require_windows(settings.train.time)
     console, began = make_console(), time.monotonic()
-    candidates = closed_grammar(space, settings.table.parts)
+    grammar = closed_grammar(space, settings.table.parts)
+    candidates = grammar.candidates
     console.print(f"{len(candidates)} different candidates of {' x '.join(settings.table.parts)}", soft_wrap=True)
     values = {part: asdict(getattr(settings, part)) for part in ("model", "train", "task")}
     with warm_boxes(space, *at_a_time(settings), contained(settings, console)) as boxes:
@@ -67,7 +72,7 @@ def tabulate(settings: Settings, overrides: Sequence[str]) -> int:
     if not whole:
         raise UserError(f"no candidate could be trained: {next(iter(found.values()))['outcome']['reason']}")
     slots = list(settings.table.parts)
-    rows = [_row(slots, genome, runs) for genome, runs in whole.items()]
+    rows = [_row(slots, genome, space.family(candidates[genome].source), runs) for genome, runs in whole.items()]
     report = {
         **head,
         "settings": values,
@@ -75,6 +80,7 @@ def tabulate(settings: Settings, overrides: Sequence[str]) -> int:
         "slots": slots,
         "seeds": settings.table.seeds,
         **_summary(rows, slots, settings.table.seeds),
+        "aliases": [[*raw, ">", *genome] for raw, genome in grammar.aliases.items() if raw != genome],
         "failed": [[*genome, found[one.id]["outcome"]] for genome, one in candidates.items() if genome not in whole],
     }
     _write_table(Path(settings.results_dir) / "table.csv", rows)
@@ -83,17 +89,29 @@ def tabulate(settings: Settings, overrides: Sequence[str]) -> int:
     return 0
 
 
-def closed_grammar(space: SearchSpace, parts: Mapping[str, Sequence[str]]) -> dict[tuple[str, ...], Candidate]:
-    """Genome -> candidate, for every combination that goes together; of those with one program, the first.
+@dataclass(frozen=True)
+class ClosedGrammar:
+    """A genome has the parts of some slots in their order, as `SearchSpace.describe` finds them in a source.
 
-    A genome has the parts of the named slots in their order, as `SearchSpace.describe` finds them in the source.
+    Attributes:
+      candidates: genome -> candidate; of genomes with one program, the first.
+      aliases: every combination of parts that goes together -> its genome: what no other part reads is dropped.
+    """
+
+    candidates: Mapping[Genome, Candidate]
+    aliases: Mapping[Genome, Genome]
+
+
+def closed_grammar(space: SearchSpace, parts: Mapping[str, Sequence[str]]) -> ClosedGrammar:
+    """Every combination of these parts that goes together.
 
     Raises:
       UserError: if a slot or a part is not the space's, or nothing goes together.
     """
     if not parts:
         raise UserError("table.parts names no slot: table=small has a choice")
-    composed: dict[tuple[str, ...], Candidate] = {}
+    composed: dict[Genome, Candidate] = {}
+    aliases: dict[Genome, Genome] = {}
     refusal = "there are none"
     for chosen in itertools.product(*parts.values()):
         try:
@@ -102,10 +120,11 @@ def closed_grammar(space: SearchSpace, parts: Mapping[str, Sequence[str]]) -> di
             refusal = str(error)
             continue
         described = space.describe(candidate.source)
-        composed.setdefault(tuple(described[slot] for slot in parts), candidate)
+        aliases[chosen] = tuple(described[slot] for slot in parts)
+        composed.setdefault(aliases[chosen], candidate)
     if not composed:
         raise UserError(f"none of the candidates of table.parts can be made: {refusal}")
-    return composed
+    return ClosedGrammar(composed, aliases)
 
 
 def _trained(candidate: Candidate, settings: Settings, corpus: Corpus, box: Box, scratch: Path) -> Event:
@@ -141,12 +160,12 @@ def _trained(candidate: Candidate, settings: Settings, corpus: Corpus, box: Box,
     return {"runs": [run.model_dump() for run in runs]}
 
 
-def _row(slots: Sequence[str], genome: Sequence[str], runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+def _row(slots: Sequence[str], genome: Genome, family: str, runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """A line of the table."""
     scores = {f"bits_per_byte_{number}": round(run["bits_per_byte"], 5) for number, run in enumerate(runs)}
     seconds = round(sum(run["train_seconds"] for run in runs) / len(runs), 3)
     cost = {"params": runs[0]["params"], "flops_per_token": round(runs[0]["flops_per_token"])}
-    return {**dict(zip(slots, genome, strict=True)), **scores, **cost, "train_seconds": seconds}
+    return {**dict(zip(slots, genome, strict=True)), "family": family, **scores, **cost, "train_seconds": seconds}
 
 
 def _summary(rows: Sequence[Mapping[str, Any]], slots: Sequence[str], seeds: int) -> dict[str, Any]:
@@ -159,23 +178,25 @@ def _summary(rows: Sequence[Mapping[str, Any]], slots: Sequence[str], seeds: int
         for part in dict.fromkeys(row[slot] for row in rows)
         for values in [[mean for mean, row in zip(means, rows, strict=True) if row[slot] == part]]
     ]
+    named = [{**row, "mean": round(mean, 5)} for row, mean in zip(rows, means, strict=True)]
     return {
         "candidates": len(rows),
-        "noise": _noise(scores),
+        **_noise(scores),
         "spread": standard_deviation(means),
-        "best": sorted(({**row, "mean": round(mean, 5)} for row, mean in zip(rows, means, strict=True)), key=_mean)[
-            :10
-        ],
+        "best": sorted(named, key=_mean)[:_BEST],
         "worst": max(means),
         "parts": parts,
     }
 
 
-def _noise(scores: Sequence[Sequence[float]]) -> float:
-    """Standard deviation over seeds of one candidate's score, without what a seed adds to everybody's."""
-    shifts = [sum(of_seed) / len(of_seed) for of_seed in zip(*scores, strict=True)]
-    left = [[score - shift for score, shift in zip(of_one, shifts, strict=True)] for of_one in scores]
-    return pooled_deviation(left)
+def _noise(scores: Sequence[Sequence[float]]) -> dict[str, float | None]:
+    """Standard deviations of one score over seeds, and of the difference of two candidates at the same seed."""
+    found = analysis_of_variance({str(number): dict(enumerate(of_one)) for number, of_one in enumerate(scores)})
+    one, difference = found if found else (None, None)
+    return {
+        "noise": one.deviation if one else None,
+        "noise_of_difference": difference.deviation if difference else None,
+    }
 
 
 def _mean(row: Mapping[str, Any]) -> float:
@@ -198,10 +219,10 @@ def _markdown(report: Mapping[str, Any]) -> str:
             f"{report['candidates']} candidates in `table.csv`: every combination of the parts below that goes "
             f"together, trained with {report['seeds']} seeds for {train['steps']} steps of {train['batch']} x "
             f"{train['time']} tokens of {corpus['name']} (sha256 {corpus['sha256'][:16]}), {model['layers']} layers of "
-            f"width {model['width']}; {len(report['failed'])} could not be trained. All share seeds and batches; what "
-            f"a seed adds to everybody apart, bits per byte have a standard deviation of {report['noise']:.4f} over "
-            f"seeds, and their means one of {report['spread']:.4f} over candidates. A source is made again from its "
-            "parts: `SPACE.compose({slot: part, ...}).source`.",
+            f"width {model['width']}; {len(report['failed'])} could not be trained. Standard deviation of bits per "
+            f"byte: over seeds {_known(report['noise'])}, of the difference of two candidates at one seed "
+            f"{_known(report['noise_of_difference'])}, of the candidates' means {report['spread']:.4f}. A source is "
+            "made again from its parts: `SPACE.compose({slot: part, ...}).source`.",
             "",
             "## The best, by the mean over seeds",
             "",
@@ -217,6 +238,10 @@ def _markdown(report: Mapping[str, Any]) -> str:
             ),
         ]
     )
+
+
+def _known(number: float | None) -> str:
+    return "unknown" if number is None else f"{number:.4f}"
 
 
 def _interval(part: Mapping[str, Any]) -> str:

@@ -41,6 +41,9 @@ MECHANISMS: Sequence[tuple[str, Callable[[Mapping[str, str]], bool], str]] = (
         "delta rule erase write_rule",
     ),
 )
+READ_BY_OTHERS = tuple(
+    slot.name for slot in SLOTS.values() if slot.methods and not slot.call and slot.name != "readout"
+)
 YIELDING = ("position",)  # slots whose part goes when another takes away what it needs
 
 
@@ -158,7 +161,7 @@ class LinearAttentionSpace:
         raise refusal
 
     def compose(self, genome: Mapping[str, str]) -> Candidate:
-        """The candidate with these parts, the simplest in slots that are not named.
+        """The candidate with these parts, and in slots that are not named the one that does least.
 
         Raises:
           NotApplicable: if there is no such part, or one needs what no other gives.
@@ -166,11 +169,23 @@ class LinearAttentionSpace:
         for slot, name in genome.items():
             if slot not in SLOTS or name not in known_parts(slot):
                 raise NotApplicable(f"there is no part {slot}={name}")
-        parts = [known_parts(slot.name)[genome.get(slot.name, slot.simplest)] for slot in SLOTS.values()]
-        source = with_parts(self._mixers["linear_attention"].source, parts)
+        least = {slot: next(iter(known_parts(slot))) for slot in SLOTS}
+        source, parts = self._composed({**least, **genome})
         _check_needs(parts_of(source))
         title = f"{capitalised(self.family(source))}: a token mixer put together of parts."
         return Candidate(with_docstrings(source, title, parts), "composed", proposer="grammar")
+
+    def _composed(self, genome: Mapping[str, str]) -> tuple[str, Changes]:
+        """The source and its parts; a part that only others would read is left out where none does."""
+        refusal = NotApplicable("there are no parts")
+        for unread in ((), *((slot,) for slot in READ_BY_OTHERS), READ_BY_OTHERS):
+            chosen = {**genome, **{slot: next(iter(known_parts(slot))) for slot in unread}}
+            parts = [known_parts(slot)[name] for slot, name in chosen.items()]
+            try:
+                return with_parts(self._mixers["linear_attention"].source, parts), parts
+            except NotApplicable as error:
+                refusal = error
+        raise refusal
 
     def variants(
         self, operator: Operator, genomes: Sequence[Mapping[str, str]], rng: random.Random

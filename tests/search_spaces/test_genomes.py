@@ -1,0 +1,77 @@
+"""Candidates as genomes: composed of parts, and varied as the operators vary their sources."""
+
+import random
+
+import pytest
+
+from nas.space import NotApplicable
+from search_spaces.linear_attention.parts import SLOTS, known_parts
+from search_spaces.linear_attention.space import SPACE
+
+
+def composable(seed: int) -> dict[str, str]:
+    """A random genome that goes together."""
+    rng = random.Random(seed)
+    while True:
+        genome = {slot: rng.choice(list(known_parts(slot))) for slot in SLOTS}
+        try:
+            return dict(SPACE.describe(SPACE.compose(genome).source))
+        except NotApplicable:
+            continue
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_candidate_is_what_its_genome_says(seed: int) -> None:
+    genome = composable(seed)
+    candidate = SPACE.compose(genome)
+    assert SPACE.describe(candidate.source) == genome
+    assert SPACE.compose(genome).id == candidate.id
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_variants_are_what_the_operators_make(seed: int) -> None:
+    """The first variant that can be composed has the parts of the child that `mutate` makes with the same draws."""
+    rng = random.Random(seed)
+    for operator in SPACE.operators:
+        genomes = [composable(rng.randrange(10**6)) for _ in range(operator.parents)]
+        parents = [SPACE.compose(genome) for genome in genomes]
+        draws = rng.randrange(10**6)
+        try:
+            made = SPACE.describe(SPACE.mutate(operator, parents, random.Random(draws)).source)
+        except NotApplicable:
+            continue
+        for variant in SPACE.variants(operator, genomes, random.Random(draws)):
+            try:
+                child = SPACE.describe(SPACE.compose(variant).source)
+            except NotApplicable:
+                continue
+            kept = all(child[slot] == part for slot, part in variant.items() if part != genomes[0][slot])
+            if kept and child != genomes[0]:
+                break
+        assert child == made, operator.name
+
+
+def test_a_part_that_nothing_reads_is_left_out() -> None:
+    genome = {"write_rule": "additive", "strength": "signed", "normalize": "l2"}
+    assert SPACE.describe(SPACE.compose(genome).source)["strength"] == "off"
+
+
+@pytest.mark.parametrize(
+    ("genome", "why"),
+    [
+        ({"write_rule": "delta", "strength": "sigmoid"}, "needs unit keys"),
+        ({"write_rule": "nonsense"}, "there is no part write_rule=nonsense"),
+        ({"nonsense": "off"}, "there is no part nonsense=off"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_with_a_reason(genome: dict[str, str], why: str) -> None:
+    with pytest.raises(NotApplicable, match=why):
+        SPACE.compose(genome)
+
+
+def test_a_context_is_the_part_in_the_operators_slot_and_the_family() -> None:
+    operators = {operator.name: operator for operator in SPACE.operators}
+    source = SPACE.baselines()["gated_deltanet"].source
+    assert SPACE.context(operators["decay"], source) == ("per head", SPACE.family(source))
+    assert SPACE.context(operators["crossover"], source) == (SPACE.family(source),)
+    assert SPACE.context(operators["decay"], "not a mixer") == ("custom", "custom")
