@@ -70,6 +70,10 @@ class Archive:
         """Those that a child can be made of, best first."""
         return [trial for trial in self._ranked if trial.candidate.id not in self._outside]
 
+    def has_parents(self) -> bool:
+        """Whether there is anything that a child can be made of."""
+        return any(trial.candidate.id not in self._outside for trial in self._ranked)
+
     def trial_of(self, candidate_id: str) -> Trial | None:
         """The trial at the search's training seed by which a candidate is known; None if it was never trained."""
         return self._trials.get(candidate_id)

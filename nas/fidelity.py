@@ -22,6 +22,7 @@ from typing import Any
 from nas.types import Fitness, Trial
 
 _LEAST = 4  # trials for an interval: its standard error has n - 3 in it
+_RUNNING = 256  # trials that it looks back on: a search changes, and a long one must not slow down
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Fidelity:
 
 
 class Audit:
-    """Keeps the curves of trained trials, and which rungs are in doubt.
+    """Keeps the curves of the last trained trials, and which rungs are in doubt.
 
     Args:
       rungs: optimizer steps, the last of them the full budget.
@@ -71,6 +72,9 @@ class Audit:
         """Takes in a trained candidate or baseline; repeats at other seeds would count one architecture twice."""
         if not isinstance(trial.outcome, Fitness) or trial.purpose not in ("baseline", "search"):
             return
+        self._curves.pop(trial.candidate.id, None)
+        while len(self._curves) >= _RUNNING:
+            del self._curves[next(iter(self._curves))]
         self._curves[trial.candidate.id] = {rung.step: rung.bits_per_byte for rung in trial.rungs}
         self._found = {step: found for step in self._early if (found := self._fidelity(step))}
 

@@ -148,6 +148,7 @@ class Search:
         self._compared: set[tuple[str, int]] = set()  # (candidate id, training seed) of everything handed out
         self._seen: dict[str, str] = {}  # candidate id -> trial that tried it first
         self._rungs: dict[str, list[Rung]] = {}
+        self._baselines: dict[str, Fitness] = {}  # name -> what the full budget made of it
         self._islands: dict[str, int | None] = {}  # trial -> where its candidate lands
         self._unfinished: list[Assignment] = []  # of an earlier, interrupted run
         self._decided: set[str] = set()  # held trials that a person has accepted or refused
@@ -237,7 +238,7 @@ class Search:
         for candidate, seed, purpose in self._due_comparisons():
             return self._assign(Proposal(candidate), purpose, seed)
         if self._proposing:
-            if self.in_flight and (self._reference_is_open or not self.archive.possible_parents()):
+            if self.in_flight and (self._reference_is_open or not self.archive.has_parents()):
                 return None
             return self._made_ahead(misses) if self._background else self._draw(misses)
         if not self.in_flight:
@@ -348,7 +349,7 @@ class Search:
 
     def _wants_more(self) -> bool:
         background, settings = self._background, self.settings.llm
-        if background is None or self._away or not self._proposing or not self.archive.possible_parents():
+        if background is None or self._away or not self._proposing or not self.archive.has_parents():
             return False
         if background.next_repair():
             return background.outstanding < settings.ahead
@@ -545,7 +546,7 @@ class Search:
         with self._lock:
             if trial.id in self.trials:
                 return
-            settings, baselines = self.settings.tripwire, self._trained_baselines()
+            settings, baselines = self.settings.tripwire, self._baselines
             if held := tripwires.held(trial, self._compressed_bits_per_byte, baselines, settings, self._accepted):
                 trial = replace(trial, outcome=held)
             gain = self._learn(trial)
@@ -568,16 +569,6 @@ class Search:
             self._record(event)
         self._unanalysed.clear()
 
-    def _trained_baselines(self) -> dict[str, Fitness]:
-        """Name -> what the full budget made of it."""
-        return {
-            trial.candidate.name or trial.candidate.id: trial.outcome
-            for trial in self.trials.values()
-            if trial.purpose == "baseline"
-            and isinstance(trial.outcome, Fitness)
-            and trial.outcome.step >= trial.budget.steps
-        }
-
     def _learn(self, trial: Trial) -> float | None:
         """Takes a finished trial into budgets, archive and credit; returns its gain over its parent."""
         self.in_flight.pop(trial.id, None)
@@ -590,6 +581,9 @@ class Search:
         rescores = self._scores.take(trial)
         trial = self._scores.scored(trial)
         self.trials[trial.id] = trial
+        outcome = trial.outcome
+        if trial.purpose == "baseline" and isinstance(outcome, Fitness) and outcome.step >= trial.budget.steps:
+            self._baselines[trial.candidate.name or trial.candidate.id] = outcome
         gain = self._credit.take(trial)
         self.archive.add(trial)
         if trial.purpose in ("baseline", "search") and isinstance(trial.outcome, Fitness):

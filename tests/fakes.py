@@ -93,7 +93,7 @@ class FakeSpace:
         return (self.describe(source)[operator.name],) if operator.name in SLOTS else ()
 
     def family(self, source: str) -> str:
-        return "".join(map(str, genes_of(source)[:1]))
+        return "".join(str(gene % 10) for gene in genes_of(source)[:1])
 
 
 class Barren(FakeSpace):
