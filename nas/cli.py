@@ -19,6 +19,8 @@ nas: searches for token mixers of linear cost, and tells what is really better.
   nas verify SEARCH [--beside SEARCH ...] [overrides]   what it found against tuned baselines, and a verdict; ablation
   nas null [overrides]           whether verification calls copies better that differ from the baseline in names alone
   nas tabulate [overrides]       every candidate of a small closed grammar trained for seconds: results/table.csv
+  nas simulate [overrides]       hundreds of searches on that table: what the meta-learner is worth, as one table
+  nas meta export|compare SEARCH   what a search has learned of its operators; what other policies would have earned
   nas downstream SEARCH [TRIAL] --tasks NAME,...   tasks of lm-evaluation-harness on what a search has trained
   nas notes add FILE|TEXT        a note for the LLM proposer; nas notes search WORDS, nas notes list
   nas doctor [overrides]         what contains candidates on this machine, found out by trying to get out of it
@@ -59,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "verify": _verify,
         "null": _null,
         "tabulate": _tabulate,
+        "simulate": _simulate,
+        "meta": _meta,
         "downstream": _downstream,
         "notes": _notes,
         "doctor": _doctor,
@@ -197,6 +201,24 @@ def _tabulate(words: list[str]) -> int:
 
     overrides = words if any(word.startswith("experiment=") for word in words) else ["experiment=table", *words]
     return tabulate(settings_of(composed(overrides)), words)
+
+
+def _simulate(words: list[str]) -> int:
+    if not all(_is_override(word) for word in words):
+        return _fail("usage: nas simulate [overrides]")
+    from nas.commands.simulate import simulate
+
+    chosen = any(word.startswith("search.trials=") for word in words)
+    return simulate(words if chosen else ["search.trials=200", *words], words)
+
+
+def _meta(words: list[str]) -> int:
+    from nas.commands.meta import arguments, compare, export
+    from nas.configuration import composed, settings_of
+
+    action, search, file, overrides = arguments(words)
+    settings = settings_of(composed(overrides))
+    return export(search, file, settings) if action == "export" else compare(search, settings)
 
 
 def _downstream(words: list[str]) -> int:

@@ -45,16 +45,24 @@ class Credit:
         self, in_flight: Mapping[str, int], possible: Collection[str], parent: Candidate | None
     ) -> dict[str, float]:
         """Operator -> probability, for a child of this parent."""
-        contexts = {name: self._context(name, parent) for name in possible}
+        contexts = {name: self.context(name, parent) for name in possible}
         return self.policy.probabilities(in_flight, possible, contexts)
 
-    def take(self, trial: Trial) -> Gain | None:
-        """Credits the operator of a trial that ended; returns what it gained over its parent."""
-        gain = self._archive.gain(trial) if isinstance(trial.outcome, Fitness) else None
-        if trial.purpose == "search" and _is_evidence(trial.outcome):
-            reward = self._reward(trial, gain) if gain else 0.0
-            self.policy.update(trial.candidate.operator, reward, self._context_of(trial.candidate))
-        return gain
+    def take(self, trial: Trial) -> float | None:
+        """Credits the operator of a trial that ended, and returns the credit; None if the trial is no evidence.
+
+        To be told before the archive is: what a trial gained is not measured by itself.
+        """
+        if trial.purpose != "search" or not _is_evidence(trial.outcome):
+            return None
+        gain = self.gain(trial)
+        earned = self._reward(trial, gain) if gain else 0.0
+        self.policy.update(trial.candidate.operator, earned, self._context_of(trial.candidate))
+        return earned
+
+    def gain(self, trial: Trial) -> Gain | None:
+        """What a trial gained over its parent."""
+        return self._archive.gain(trial) if isinstance(trial.outcome, Fitness) else None
 
     def take_ablation(self, event: Mapping[str, Any], trials: Mapping[str, Trial]) -> None:
         """What a change turned out to be worth in a verification: one more trial's credit, none within the noise."""
@@ -79,9 +87,10 @@ class Credit:
 
     def _context_of(self, candidate: Candidate) -> Context:
         first = self._archive.trial_of(candidate.parents[0]) if candidate.parents else None
-        return self._context(candidate.operator, first.candidate if first else None)
+        return self.context(candidate.operator, first.candidate if first else None)
 
-    def _context(self, operator: str, parent: Candidate | None) -> Context:
+    def context(self, operator: str, parent: Candidate | None) -> Context:
+        """What this parent is like where the operator would change it, as far as credit is learned by that."""
         if parent is None or not self._settings.contexts or operator not in self._operators:
             return ()
         return tuple(self._space.context(self._operators[operator], parent.source))

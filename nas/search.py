@@ -11,6 +11,7 @@ A proposer that takes its time works ahead (`nas.background`): its proposals are
 worker is free, and are handed out as they come. Where nothing comes of one, or in time, the grammar takes its place.
 """
 
+import contextlib
 import random
 import threading
 import time
@@ -33,6 +34,7 @@ from nas.meta import Posterior, make_policy
 from nas.noise import Noise, noise_from_json, noise_to_json
 from nas.notices import Notices
 from nas.population import Population
+from nas.predictor import Predictor
 from nas.proposers import AheadProposer, Exhausted, Proposal, Request, make_proposer
 from nas.replay import Script
 from nas.scores import Scores
@@ -124,6 +126,7 @@ class Search:
         self._clock = clock
         self._script = script
         self._comparisons = Comparisons(settings, space, self.trials)
+        self._predictor = Predictor()
         self._scores = Scores(settings, self._comparisons.baselines)
         self.audit = Audit(rung_steps(settings), settings.search.fidelity_bound, settings.search.fidelity_trials)
         policy = make_policy(settings.meta, list(self._operators), prior)
@@ -199,7 +202,7 @@ class Search:
             if not isinstance(due, _Draw):
                 return due
             try:
-                proposal = due.proposal or Proposal(self._proposer.propose(due.request))
+                proposal = due.proposal or Proposal(self._foreseen(due.request))
             except NotApplicable:
                 misses.append(due.request.operator.name)
                 continue
@@ -216,6 +219,25 @@ class Search:
                     self._advance()
                     return assignment
                 self._reject_copy(assignment)
+
+    def _foreseen(self, request: Request) -> Candidate:
+        """Of several children that the proposer could make, the one that looks best and is new.
+
+        Raises:
+          NotApplicable, Exhausted: as the proposer does.
+        """
+        first = self._proposer.propose(request)
+        if self.settings.search.draws == 1 or not self._proposer.draws_freely:
+            return first
+        drawn = {first.id: first}
+        for _ in range(self.settings.search.draws - 1):
+            with contextlib.suppress(NotApplicable):
+                child = self._proposer.propose(request)  # its draws go on from where they were
+                drawn.setdefault(child.id, child)
+        with self._lock:
+            children = [child for name, child in drawn.items() if name not in self._seen] or [first]
+            parts = [self._space.describe(child.source) for child in children]
+            return children[self._predictor.best(parts, request.rng)]
 
     def _due(self, misses: Sequence[str]) -> Assignment | _Draw | None:
         """What comes next: a trial that needs no proposer, the arguments of a proposal, or nothing for now."""
@@ -584,10 +606,12 @@ class Search:
         outcome = trial.outcome
         if trial.purpose == "baseline" and isinstance(outcome, Fitness) and outcome.step >= trial.budget.steps:
             self._baselines[trial.candidate.name or trial.candidate.id] = outcome
-        gain = self._credit.take(trial)
+        gain = self._credit.gain(trial)
+        self._credit.take(trial)
         self.archive.add(trial)
-        if trial.purpose in ("baseline", "search") and isinstance(trial.outcome, Fitness):
+        if trial.purpose in ("baseline", "search") and isinstance(outcome, Fitness):
             self.population.land(trial, self._space.family(trial.candidate.source), self._islands.get(trial.id))
+            self._predictor.learn(self._space.describe(trial.candidate.source), outcome.step, outcome.bits_per_byte)
         if rescores:
             self._rescore()
         self.audit.take(trial)
@@ -668,6 +692,11 @@ class Search:
         """The best trained trial of this purpose at the search's own seed; None if there is none."""
         with self._lock:
             return self.archive.best(purpose)
+
+    def posterior(self) -> Posterior:
+        """What is known of operators, for a later search."""
+        with self._lock:
+            return self._credit.policy.posterior()
 
     def waiting(self) -> list[Trial]:
         """Held trials that no person has decided on, in the order in which they ended."""

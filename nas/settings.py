@@ -552,6 +552,8 @@ class SearchSettings:
       migrate_every: children that land, between two migrations,
       migrants: in which so many best of each island come to the next one too.
       explore: probability that a parent is any of these, whatever its rank.
+      draws: children that are drawn for each proposal of the grammar; the one that looks best is trained (see
+        `nas.predictor`). 1 for any.
       confirm_seeds: fresh training seeds for the best candidate and the best baseline at the end.
       noise_seeds: extra seeds of some baselines, which measure the noise; none are needed where an earlier search of
         the same configuration on such a machine has measured it.
@@ -566,6 +568,7 @@ class SearchSettings:
     migrate_every: int = 20
     migrants: int = 2
     explore: float = 0.1
+    draws: int = 8
     confirm_seeds: int = 2
     noise_seeds: int = 1
     noise_baselines: int = 4
@@ -578,6 +581,7 @@ class SearchSettings:
         _require(self.islands >= 1, f"search.islands={self.islands} must be at least 1")
         _require(self.migrate_every >= 1, f"search.migrate_every={self.migrate_every} must be at least 1")
         _require(self.migrants >= 0, f"search.migrants={self.migrants} must not be negative")
+        _require(self.draws >= 1, f"search.draws={self.draws} must be at least 1")
         _require(0 <= self.explore <= 1, f"search.explore={self.explore} must be in [0, 1]")
         _require(min(self.confirm_seeds, self.noise_seeds) >= 0, "search.*_seeds must not be negative")
         _require(self.noise_baselines >= 1, f"search.noise_baselines={self.noise_baselines} must be at least 1")
@@ -679,6 +683,30 @@ class TableSettings:
 
 
 @dataclass(frozen=True)
+class SimulateSettings:
+    """Searches on a table (see `nas.commands.simulate`).
+
+    Attributes:
+      table: file of `nas tabulate`; null for the one in results_dir.
+      transfer: another one, on which searches start from what was learned on the first.
+      seeds: searches of each design.
+      workers: trials in flight.
+      processes: at a time; null for one on each core.
+    """
+
+    table: str | None = None
+    transfer: str | None = None
+    seeds: int = 200
+    workers: int = 1
+    processes: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.seeds >= 2, f"simulate.seeds={self.seeds} must be at least 2")
+        _require(self.workers >= 1, f"simulate.workers={self.workers} must be at least 1")
+        _require(self.processes is None or self.processes >= 1, f"simulate.processes={self.processes} must be positive")
+
+
+@dataclass(frozen=True)
 class Settings:
     """The whole configuration of one search. Each field but the scalars is a group of `conf/`."""
 
@@ -707,6 +735,7 @@ class Settings:
     tripwire: TripwireSettings = field(default_factory=TripwireSettings)
     verify: VerifySettings = field(default_factory=VerifySettings)
     table: TableSettings = field(default_factory=TableSettings)
+    simulate: SimulateSettings = field(default_factory=SimulateSettings)
     execution: ExecutionSettings = field(default_factory=ExecutionSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
 

@@ -15,6 +15,8 @@ from functools import cached_property
 from pathlib import Path
 
 from nas.errors import UserError
+from nas.journal import Event
+from nas.meta import Posterior
 from nas.noise import Noise, analysis_of_variance
 from nas.search import Assignment, Search, rung_steps
 from nas.settings import Settings
@@ -77,6 +79,8 @@ def read_table(path: Path) -> Table:
         report = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         with path.with_suffix(".csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
+        if not rows:
+            raise ValueError("it has no lines")
         slots = tuple(report["slots"])
         genomes = [tuple(row[slot] for slot in slots) for row in rows]
         seeds = range(report["seeds"])
@@ -213,10 +217,17 @@ def source_of(genome: Genome) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """What one search tried, in order, each candidate once. `events`: of its journal, if it has one."""
+    """What one search tried, in order, each candidate once.
+
+    Attributes:
+      gains: (operator, how many had ended before, bits per byte gained over the parent, 0 for none beyond the noise),
+        of each trial that had a parent.
+      posterior: what it has learned of operators.
+    """
 
     tried: Sequence[Genome]
-    events: Sequence[Mapping[str, object]] = ()
+    gains: Sequence[tuple[str, int, float]] = ()
+    posterior: Posterior | None = None
 
     def evaluations_to(self, best: frozenset[Genome]) -> int | None:
         """How many candidates it had tried when one of these was among them; None if none was."""
@@ -258,11 +269,16 @@ def regularised_evolution(space: TableSpace, trials: int, seed: int, population:
     return Run(list(tried))
 
 
-def engine(space: TableSpace, settings: Settings, workers: int = 1, prior: object = None) -> Run:
+def engine(space: TableSpace, settings: Settings, workers: int = 1, prior: Posterior | None = None) -> Run:
     """The engine's own search, with `workers` trials in flight; they end in the order in which they began."""
-    events: list[Mapping[str, object]] = []
+    gains: list[tuple[str, int, float]] = []
+
+    def record(event: Event) -> None:
+        if event["event"] == "trial" and event["gain"] is not None:
+            gains.append((event["candidate"]["operator"], len(gains), event["gain"]))
+
     step = rung_steps(settings)[-1]
-    search = Search(settings, space, events.append, noise=space.table.noise(step), prior=prior)  # type: ignore[arg-type]
+    search = Search(settings, space, record, noise=space.table.noise(step), prior=prior)
     running: deque[Assignment] = deque()
     while True:
         while len(running) < workers and (assignment := search.ask()):
@@ -270,7 +286,7 @@ def engine(space: TableSpace, settings: Settings, workers: int = 1, prior: objec
         if not running:
             break
         _tell(search, space, running.popleft(), step)
-    return Run(list(_tried(search, space)), events)
+    return Run(list(_tried(search, space)), gains, search.posterior())
 
 
 def _tell(search: Search, space: TableSpace, assignment: Assignment, step: int) -> None:

@@ -154,7 +154,7 @@ def test_an_unknown_neighbour_of_every_key_is_refused(key: str) -> None:
 
 TEXTS = {"name", "resume", "path", "proposer.path", "corpus.path", "llm.base_url", "llm.prompts"}
 TEXTS |= {"execution.address", "tracking.uri", "corpus.dataset", "corpus.config"}
-TEXTS |= {"verify.path", "verify.copy_to", "meta.prior"}
+TEXTS |= {"verify.path", "verify.copy_to", "meta.prior", "simulate.table", "simulate.transfer"}
 TEXTS |= {key for key, value in DEFAULTS.items() if isinstance(value, str)}
 
 
@@ -166,7 +166,7 @@ def test_a_value_of_the_wrong_type_is_refused_by_name(key: str, value: Any) -> N
 
 
 NUMBERS = [key for key, value in DEFAULTS.items() if isinstance(value, float | int)]
-CAPS = ["budget.minutes", "budget.device_hours", "execution.workers"]
+CAPS = ["budget.minutes", "budget.device_hours", "execution.workers", "simulate.processes"]
 
 
 @pytest.mark.parametrize("key", NUMBERS)

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from nas import reports
 from nas.commands.containment import contained
-from nas.commands.review import events_of, folder_of
+from nas.commands.folder import events_of, folder_of
 from nas.configuration import settings_of
 from nas.errors import UserError
 from nas.journal import Event

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -211,7 +211,7 @@ def _sources(module: str) -> list[Path]:
     return sorted(file.parent.rglob("*.py")) if found.__package__ else [file]
 
 
-def origin(command: str, overrides: Sequence[str], boxes: Sequence[Box], minutes: float) -> dict[str, Any]:
+def origin(command: str, overrides: Sequence[str], boxes: Sized, minutes: float) -> dict[str, Any]:
     """How the numbers came about: the command, the machine, the versions, the wall-clock of this run."""
     return {
         "command": " ".join([command, *overrides]),
@@ -236,6 +236,7 @@ def write_report(settings: Settings, name: str, report: dict[str, Any], markdown
     """
     path = Path(settings.results_dir) / f"{name}.md"
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         path.write_text(markdown, encoding="utf-8")
     except OSError as error:

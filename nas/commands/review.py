@@ -12,8 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from nas import journal as journals
-from nas.commands.search import Folder
+from nas.commands.folder import Folder, events_of, folder_of
 from nas.errors import UserError
 from nas.journal import Event, Journal
 from nas.space import SearchSpace, load_space
@@ -94,20 +93,6 @@ def review(search: str, results_dir: Path, decision: Decision | None = None) -> 
 
 def _print(console: Console, line: str) -> None:
     console.print(line, markup=False, soft_wrap=True)
-
-
-def folder_of(search: str, results_dir: Path) -> Folder:
-    for path in (Path(search), results_dir / search):
-        if Folder(path).journal.is_file():
-            return Folder(path)
-    raise UserError(f"there is no search in {search}, nor one of that name in {results_dir}")
-
-
-def events_of(folder: Folder) -> list[Event]:
-    events = journals.read(folder.journal)
-    if not events or events[0]["event"] != "search":
-        raise UserError(f"{folder.journal} has no search in it")
-    return events
 
 
 def _ended(events: Sequence[Event]) -> dict[str, Trial]:

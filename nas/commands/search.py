@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,15 @@ from nas import journal as journals
 from nas import replay as replays
 from nas.commands import proposing
 from nas.commands.containment import contained
+from nas.commands.folder import JOURNAL, Folder
 from nas.commands.kept_noise import keep_noise, noise_file, read_noise
+from nas.commands.meta import first_prior
 from nas.commands.proposing import Record
 from nas.configuration import replayed, resumed
 from nas.errors import UserError
 from nas.journal import Event, Journal
 from nas.live import LiveView
+from nas.meta import Posterior
 from nas.noise import Noise, noise_from_json
 from nas.probe_trial import trial_probes
 from nas.replay import RECORD_ENDS
@@ -38,27 +41,8 @@ from nas.terminal import make_console
 from nas.trial import ANY, PROBING, TrialSpec, compiled_folder, gate_arguments, make_spec
 from nas.types import Fitness, Rung
 
-JOURNAL = "journal.jsonl"
 _STOPPING = "stopping: what has finished is kept, and what runs will go on from its last rung on resume"
 _LIBRARIES = ("jax", "flax", "optax", "ray", "orbax-checkpoint", "einops", "numpy")
-
-
-@dataclass(frozen=True)
-class Folder:
-    """Where one search keeps what it has."""
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        return self.path.name
-
-    @property
-    def journal(self) -> Path:
-        return self.path / JOURNAL
-
-    def trial(self, trial: str) -> Path:
-        return self.path / "trials" / trial
 
 
 def search(settings: Settings, overrides: Sequence[str] = ()) -> int:
@@ -138,6 +122,7 @@ def _run(
         def note(event: Event) -> None:
             searched.note(event)
 
+        prior = first_prior(events or (replay.events if replay else []), settings.meta)
         ahead = proposing.proposer_of(as_proposed, space, folder.path, events, note, replay, key)
         searched = Search(
             as_proposed,
@@ -147,11 +132,12 @@ def _run(
             ahead=ahead,
             script=proposing.script_of(replay),
             noise=_known_noise(kept, settings, events, replay, console),
+            prior=prior,
         )
         stack.callback(searched.close)
         searched.replay(events)
         going_on = {"event": "resume", "overrides": list(overrides)}
-        searched.note(going_on if events else _first_event(settings, proposer, folder, corpus))
+        searched.note(going_on if events else _first_event(settings, proposer, folder, corpus, prior))
         console.print(_opening(settings, folder, corpus, resumed=bool(events)), markup=False, soft_wrap=True)
 
         def spec(assignment: Assignment) -> TrialSpec:
@@ -220,6 +206,7 @@ def _with_whole_paths(settings: Settings) -> Settings:
             tokenizer=tokenizer if tokenizer in ("bytes", "bpe") else whole(tokenizer) or "",
         ),
         proposer=replace(settings.proposer, path=whole(settings.proposer.path)),
+        meta=replace(settings.meta, prior=whole(settings.meta.prior)),
     )
 
 
@@ -274,7 +261,9 @@ def store_of(settings: Settings) -> tuple[str, Path]:
     return settings.tracking.uri or f"sqlite:///{root / 'mlflow.db'}", root / "mlartifacts"
 
 
-def _first_event(settings: Settings, proposer: ProposerSettings, folder: Folder, corpus: Corpus) -> Event:
+def _first_event(
+    settings: Settings, proposer: ProposerSettings, folder: Folder, corpus: Corpus, prior: Posterior | None
+) -> Event:
     """What the journal begins with. `proposer` is the one of the recorded search in a replay."""
     return {
         "event": "search",
@@ -283,6 +272,7 @@ def _first_event(settings: Settings, proposer: ProposerSettings, folder: Folder,
         "config": asdict(settings),
         "proposer": asdict(proposer),
         "corpus": asdict(corpus),
+        "prior": prior.to_json() if prior else None,
         "versions": {
             "python": platform.python_version(),
             **{library: importlib.metadata.version(library) for library in _LIBRARIES},

@@ -19,9 +19,9 @@ from rich.console import Console
 from nas import journal as journals
 from nas.ablation import Change, Kept, lineage, without
 from nas.commands.containment import contained
+from nas.commands.folder import Folder, events_of, folder_of
 from nas.commands.measuring import at_a_time, kept_in, measure, origin, warm_boxes, write_report
-from nas.commands.review import events_of, folder_of
-from nas.commands.search import Folder, store_of
+from nas.commands.search import store_of
 from nas.commands.verified import draw, markdown, table
 from nas.configuration import settings_of, verifying
 from nas.errors import UserError

@@ -20,6 +20,8 @@ class FolderProposer:
 
     operators: Sequence[Operator] = (FILE,)
 
+    draws_freely = False
+
     def __init__(self, path: str | None):
         folder = Path(os.path.expanduser(path or ""))
         if not folder.is_dir():

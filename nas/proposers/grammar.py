@@ -10,6 +10,8 @@ from nas.types import Candidate, Operator
 class GrammarProposer:
     """Applies the operator it is given to the parents it is given."""
 
+    draws_freely = True
+
     def __init__(self, space: SearchSpace):
         self._space = space
 

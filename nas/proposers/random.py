@@ -21,6 +21,8 @@ class RandomProposer:
 
     operators: Sequence[Operator] = (RANDOM,)
 
+    draws_freely = False
+
     def __init__(self, space: SearchSpace):
         self._space = space
         self._starts = list(space.baselines().values())

@@ -59,6 +59,11 @@ class Proposer(Protocol):
         """The kinds of change it can make: the meta-learner's arms."""
         ...
 
+    @property
+    def draws_freely(self) -> bool:
+        """Whether another child of the same request costs nothing, so that several can be looked at."""
+        ...
+
     def propose(self, request: Request) -> Candidate:
         """A candidate; equal requests give equal candidates.
 
