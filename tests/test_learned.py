@@ -11,7 +11,6 @@ from nas.commands.meta import arguments, first_prior, prior_of
 from nas.errors import UserError
 from nas.learned import Retold
 from nas.meta import POLICIES, Posterior
-from nas.search import Search
 from nas.settings import MetaSettings
 
 
@@ -47,11 +46,12 @@ def test_a_search_starts_from_an_earlier_ones_posterior_and_says_so() -> None:
     assert any(credit["pulls"] for credit in before.values())
     simulate(second)
     assert Retold(events, second.settings, FakeSpace()).posterior() == second.posterior()
-    resumed = Search(
-        second.settings, FakeSpace(), lambda event: None, prior=first_prior(events[-1:] + events, MetaSettings())
-    )
-    assert first_prior([{"prior": first.posterior().to_json()}], MetaSettings(prior="gone")) == first.posterior()
-    assert resumed is not None
+
+
+def test_a_resumed_search_has_the_prior_that_its_journal_began_with() -> None:
+    prior = Posterior({("decay",): (3.0, 1.0)})
+    assert first_prior([{"prior": prior.to_json()}], MetaSettings(prior="gone")) == prior
+    assert first_prior([{"event": "search"}], MetaSettings(prior="new")) is None, "a journal of before there was one"
 
 
 def exported(tmp_path: Path) -> Path:
@@ -84,7 +84,7 @@ def test_a_prior_that_is_none_is_refused_in_one_sentence(content: str | None, se
 
 @pytest.mark.parametrize("words", [[], ["export"], ["compare", "a", "b"], ["show", "a"], ["export", "a", "--file"]])
 def test_a_wrong_command_line_is_told_the_usage(words: list[str]) -> None:
-    with pytest.raises(UserError, match="^usage: nas meta"):
+    with pytest.raises(UserError, match=r"^usage: nas meta"):
         arguments(words)
 
 

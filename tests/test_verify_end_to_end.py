@@ -10,16 +10,19 @@ from common import SPACE
 
 from nas import journal as journals
 from nas.cli import main
+from nas.commands.meta import prior_of
 from nas.commands.null import _names, renamed
 from nas.commands.verify import arguments
 from nas.errors import UserError
 from nas.journal import Journal
+from nas.meta import POLICIES
 from nas.parsing import parse
 from nas.sandbox import Box
 from nas.search import Search, rung_steps
 from nas.settings import (
     CorpusSettings,
     ExecutionSettings,
+    MetaSettings,
     ModelSettings,
     SearchSettings,
     SearchSpaceSettings,
@@ -149,3 +152,15 @@ def test_a_copy_differs_in_names_alone() -> None:
         assert source_id(copy) != source_id(source)
         assert len(_names(parse(copy))) == len(_names(parse(source)))
         assert copy.count("n7_") > 10 and renamed(source, 7) == copy != renamed(source, 8)
+
+
+def test_what_a_search_has_learned_is_exported_and_policies_are_compared(
+    searched: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "posterior.json"
+    assert main(["meta", "export", str(searched), str(file)]) == 0
+    assert "nas search meta.prior=" in capfd.readouterr().out
+    assert prior_of(MetaSettings(prior=str(file))) == prior_of(MetaSettings(prior=str(searched)))
+    assert main(["meta", "compare", str(searched)]) == 0
+    out = capfd.readouterr().out
+    assert "doubly robust" in out and all(kind in out for kind in POLICIES)
