@@ -31,7 +31,12 @@ _CHANGEABLE_IN_REPLAY = (
     *("proposer", "name", "results_dir", "notes_dir"),
     *("budget.minutes", "sandbox", "execution", "tracking"),
 )
-_BEFORE = {"search.noise_baselines": 1}  # what a journal says that was written before there was such a setting
+_BEFORE = {  # what a journal means that was written before there was such a setting
+    "search.noise_baselines": 1,
+    "search.explore": 0.0,
+    "search.draws": 1,
+    "meta.contexts": False,
+}
 _IN_VERIFICATION = ("verify", "execution", "sandbox", "tracking", "results_dir")
 _ALWAYS_IN_REPLAY = ("proposer", "name", "results_dir", "resume")  # named or not
 _FREE = ("llm.extra_body", "fitness.probes", "table.parts", "meta.weights")  # mappings whose keys are not ours

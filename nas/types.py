@@ -8,7 +8,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from numbers import Real
 from typing import Any
 
@@ -36,6 +36,7 @@ def _is_string(statement: ast.stmt) -> bool:
     return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
+@lru_cache(maxsize=2048)  # a table's candidates have few sources, and are made again and again
 def source_id(source: str) -> str:
     """Twelve hexadecimal digits that name a source, equal for sources that differ in looks alone."""
     try:

@@ -371,10 +371,10 @@ def test_what_only_looks_changeable_is_not(override: str) -> None:
 
 
 def test_a_setting_that_is_newer_than_the_journal_has_its_default() -> None:
-    older = {key: value for key, value in RECORDED.items() if key != "meta"}
+    older = {key: value for key, value in RECORDED.items() if key != "task"}
     older["train"] = {key: value for key, value in RECORDED["train"].items() if key != "clip"}
     found = resumed(FOLDER, older, Settings(), [])
-    assert found.meta == Settings().meta and found.train == settings_of(RECORDED).train
+    assert found.task == Settings().task and found.train == settings_of(RECORDED).train
 
 
 def test_a_setting_that_is_older_than_the_engine_is_named() -> None:

@@ -165,10 +165,12 @@ def test_an_older_journal_goes_on_as_it_began() -> None:
 
 def test_older_settings_are_read_as_what_was_done() -> None:
     config = asdict(Settings())
-    for name in ("noise_baselines", "fidelity_bound", "fidelity_trials"):
+    for name in ("noise_baselines", "fidelity_bound", "fidelity_trials", "explore", "draws"):
         del config["search"][name]
+    del config["meta"]["contexts"]
     config["fitness"] = {"kind": "bits_per_byte"}
     read = as_recorded(config)
+    assert (read.search.explore, read.search.draws, read.meta.contexts) == (0.0, 1, False)
     assert read.search.noise_baselines == 1 and read.fitness == Settings().fitness
     assert resumed(Path("results/x"), config, Settings(), []).search.noise_baselines == 1
 
