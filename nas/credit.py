@@ -6,7 +6,7 @@ token that the child takes more than its parent. Rejections and crashes earn not
 what is held, says nothing.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from nas.archive import Archive, Gain
@@ -42,11 +42,15 @@ class Credit:
         self.policy = policy
 
     def probabilities(
-        self, in_flight: Mapping[str, int], possible: Collection[str], parent: Candidate | None
+        self,
+        in_flight: Mapping[str, int],
+        possible: Collection[str],
+        parent: Candidate | None,
+        foreseen: Mapping[str, Sequence[float]],
     ) -> dict[str, float]:
         """Operator -> probability, for a child of this parent."""
         contexts = {name: self.context(name, parent) for name in possible}
-        return self.policy.probabilities(in_flight, possible, contexts)
+        return self.policy.probabilities(in_flight, possible, contexts, foreseen)
 
     def take(self, trial: Trial) -> float | None:
         """Credits the operator of a trial that ended, and returns the credit; None if the trial is no evidence.

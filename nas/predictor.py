@@ -14,6 +14,8 @@ from typing import Any
 
 _PRIOR = 1.0  # precision of a weight, in standard deviations of what is predicted
 _LEAST = 4  # trained candidates, before which nothing is predicted
+_LEAST_NOISE = 0.05  # share of the variance that no fit is believed to explain
+Parts = Mapping[str, str]  # slot -> part
 
 
 class Predictor:
@@ -26,7 +28,7 @@ class Predictor:
         self._count = 0
         self._sum = self._squares = 0.0
 
-    def learn(self, parts: Mapping[str, str], step: int, bits_per_byte: float) -> None:
+    def learn(self, parts: Parts, step: int, bits_per_byte: float) -> None:
         """A candidate with these parts had so many bits per byte after `step` optimizer steps."""
         import numpy as np  # half a search needs it nowhere else
 
@@ -40,32 +42,52 @@ class Predictor:
         self._sum += bits_per_byte
         self._squares += bits_per_byte**2
 
-    def best(self, possible: Sequence[Mapping[str, str]], rng: random.Random) -> int:
+    def best(self, possible: Sequence[Parts], rng: random.Random) -> int:
         """Index of the one with the fewest bits per byte, by weights that are drawn from what is known.
 
         The first, while too little is known.
         """
-        if len(possible) < 2 or self._count < _LEAST:
+        if len(possible) < 2 or not self.knows:
             return 0
+        return int(self._sampled(possible, 1, rng)[0].argmin())
+
+    def foresee(self, options: Mapping[str, Sequence[Parts]], draws: int, rng: random.Random) -> dict[str, list[float]]:
+        """Name -> for each of `draws` draws of the weights, the bits per byte of its best option, up to a constant.
+
+        Nothing while too little is known; nothing of a name without options.
+        """
+        of_all = [one for possible in options.values() for one in possible]
+        if not of_all or not self.knows:
+            return {}
+        sampled, at, found = self._sampled(of_all, draws, rng), 0, {}
+        for name, possible in options.items():
+            if possible:
+                found[name] = sampled[:, at : at + len(possible)].min(axis=1).tolist()
+            at += len(possible)
+        return found
+
+    @property
+    def knows(self) -> bool:
+        return self._count >= _LEAST
+
+    def _sampled(self, possible: Sequence[Parts], draws: int, rng: random.Random) -> Any:
+        """Bits per byte of each, in deviations from the mean, by each of `draws` weights: [draws, possible]."""
         import numpy as np
 
-        draws = np.random.default_rng(rng.getrandbits(32))
+        normal = np.random.default_rng(rng.getrandbits(32)).standard_normal
         mean = self._sum / self._count
         spread = max(self._squares / self._count - mean**2, 1e-12) ** 0.5
-        # In standard deviations from the mean, with the noise that is left by the fit.
-        gram, moment = self._gram, (self._moment - self._gram.diagonal() * mean) / spread
-        precision = gram + _PRIOR * np.eye(len(gram))
+        moment = (self._moment - self._gram.diagonal() * mean) / spread
+        precision = self._gram + _PRIOR * np.eye(len(self._gram))
         fitted = np.linalg.solve(precision, moment)
-        explained = float(fitted @ moment) / self._count
-        noise = min(max(1.0 - explained, 0.05), 1.0)
+        noise = min(max(1.0 - float(fitted @ moment) / self._count, _LEAST_NOISE), 1.0) ** 0.5  # what the fit leaves
         root = np.linalg.cholesky(precision)
-        weights = fitted + noise**0.5 * np.linalg.solve(root.T, draws.standard_normal(len(fitted)))
-        unknown = {name: draws.standard_normal() * noise**0.5 for one in possible for name in _features(one)}
-        scores = [
-            sum(weights[self._places[name]] if name in self._places else unknown[name] for name in _features(one))
-            for one in possible
-        ]
-        return min(range(len(scores)), key=scores.__getitem__)
+        known = fitted + noise * np.linalg.solve(root.T, normal((len(fitted), draws))).T
+        features = [_features(one) for one in possible]
+        new = {name: None for names in features for name in names if name not in self._places}
+        places = {**self._places, **{name: len(self._places) + at for at, name in enumerate(new)}}
+        weights = np.concatenate([known, noise * normal((draws, len(new)))], axis=1)
+        return np.stack([weights[:, [places[name] for name in names]].sum(axis=1) for names in features], axis=1)
 
     def _grow(self, names: Sequence[str]) -> None:
         import numpy as np
@@ -81,5 +103,5 @@ class Predictor:
             self._gram, self._moment = gram, moment
 
 
-def _features(parts: Mapping[str, str]) -> list[str]:
+def _features(parts: Parts) -> list[str]:
     return [f"{slot}={part}" for slot, part in parts.items()]

@@ -58,6 +58,7 @@ from nas.types import (
 
 _COPIES_IN_A_ROW = 200  # after so many, with nothing trained between them, the proposer is taken to have nothing new
 _DRAWS = 3  # of parents, in which an operator finds nothing to change before it is left out of a proposal
+_FORESEEN = 64  # draws by which an operator's probability is counted, where it is foreseen
 _NOBODY: Mapping[str, int] = MappingProxyType({})
 
 
@@ -148,6 +149,7 @@ class Search:
         self._proposals_left = settings.search.trials  # to hand out; copies do not count
         self._proposals_ended: str | None = None  # why there are no more although some are left
         self._copies = 0  # in a row
+        self._genomes: set[frozenset[tuple[str, str]]] = set()  # of everything handed out, by their parts
         self._compared: set[tuple[str, int]] = set()  # (candidate id, training seed) of everything handed out
         self._seen: dict[str, str] = {}  # candidate id -> trial that tried it first
         self._rungs: dict[str, list[Rung]] = {}
@@ -311,10 +313,25 @@ class Search:
     ) -> _Draw:
         """A parent, one of the possible operators for it, and the other parents that this takes."""
         first = self.population.choose_parents(1, rng, island, expected=children)
-        weights = self._credit.probabilities(in_flight, possible, first[0] if first else None)
+        parents = {
+            name: self.population.choose_parents(self._operators[name].parents, rng, island, first, children)
+            for name in possible
+        }
+        foreseen = self._foresee(parents, rng) if self._credit.policy.foresees else {}
+        weights = self._credit.probabilities(in_flight, possible, first[0] if first else None, foreseen)
         operator = self._operators[rng.choices(list(weights), list(weights.values()))[0]]
-        chosen = self.population.choose_parents(operator.parents, rng, island, first, children)
+        chosen = parents[operator.name]
         return _Draw(Request(operator, chosen, self._proposed, rng, island), weights, in_flight)
+
+    def _foresee(self, parents: Mapping[str, Sequence[Candidate]], rng: random.Random) -> dict[str, list[float]]:
+        """Operator -> what its best new child of these parents may be worth, by each of some draws."""
+        options = {}
+        for name, chosen in parents.items():
+            genomes = [self._space.describe(parent.source) for parent in chosen]
+            with contextlib.suppress(NotApplicable):
+                variants = self._space.variants(self._operators[name], genomes, rng)
+                options[name] = [one for one in variants if frozenset(one.items()) not in self._genomes]
+        return self._predictor.foresee(options, _FORESEEN, rng)
 
     # ahead
 
@@ -538,6 +555,8 @@ class Search:
             self._notices.proposed(assignment.candidate.operator)
             self.population.note_child(assignment.candidate)
         self._compared.add((assignment.candidate.id, assignment.budget.seed))
+        if assignment.candidate.id not in self._seen:
+            self._genomes.add(frozenset(self._space.describe(assignment.candidate.source).items()))
         self._seen.setdefault(assignment.candidate.id, assignment.trial)
 
     def _hand_out(self, assignment: Assignment) -> Assignment:

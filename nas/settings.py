@@ -386,7 +386,7 @@ class MetaSettings:
 
     Attributes:
       kind: "ducb" (discounted UCB) | "swucb" (sliding-window UCB) | "thompson" (discounted) | "pursuit" (adaptive
-        pursuit) | "uniform" | "fixed".
+        pursuit) | "foresight" (by what children may be worth) | "uniform" | "fixed".
       discount: gamma, by which what was earned is worth less after each trial.
       exploration, floor: c of the UCBs; epsilon, the probability of any operator whatever it has earned.
       window: completions over which the largest gain scales the reward.
@@ -415,7 +415,7 @@ class MetaSettings:
     prior_weight: float = 0.3
 
     def __post_init__(self) -> None:
-        kinds = ("ducb", "swucb", "thompson", "pursuit", "uniform", "fixed")
+        kinds = ("ducb", "swucb", "thompson", "pursuit", "foresight", "uniform", "fixed")
         _require(self.kind in kinds, f"meta.kind={self.kind}: there are {', '.join(kinds)}")
         _require(0 < self.discount <= 1, f"meta.discount={self.discount} must be in (0, 1]")
         _require(self.exploration >= 0, f"meta.exploration={self.exploration} must not be negative")

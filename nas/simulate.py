@@ -135,12 +135,12 @@ class TableSpace:
 
     def mutate(self, operator: Operator, parents: Sequence[Candidate], rng: random.Random) -> Candidate:
         """The first of what the real space's operator would make that is in the table."""
-        genomes = [self._by_source[parent.source] for parent in parents[: operator.parents]]
-        whole = [{**self._rest, **dict(zip(self.table.slots, genome, strict=True))} for genome in genomes]
-        for variant in self._space.variants(operator, whole, rng):
-            child = self._tabulated(variant)
-            if child is not None and child not in genomes and self._has_changes(child, variant, whole[0]):
-                return Candidate(source_of(child), operator.name, tuple(p.id for p in parents[: operator.parents]))
+        genomes = [self.describe(parent.source) for parent in parents[: operator.parents]]
+        for variant in self.variants(operator, genomes, rng):
+            child = tuple(variant[slot] for slot in self.table.slots)
+            return Candidate(
+                source_of(child), operator.name, tuple(parent.id for parent in parents[: operator.parents])
+            )
         raise NotApplicable(f"{operator.name} makes nothing that is in the table")
 
     def compose(self, genome: Mapping[str, str]) -> Candidate:
@@ -152,7 +152,15 @@ class TableSpace:
     def variants(
         self, operator: Operator, genomes: Sequence[Mapping[str, str]], rng: random.Random
     ) -> Sequence[Mapping[str, str]]:
-        return self._space.variants(operator, genomes, rng)
+        """Of those that the real space gives, those that are in the table, as the lines that they come to."""
+        whole = [{**self._rest, **genome} for genome in genomes]
+        own = [tuple(genome[slot] for slot in self.table.slots) for genome in genomes]
+        found: dict[Genome, None] = {}
+        for variant in self._space.variants(operator, whole, rng):
+            child = self._tabulated(variant)
+            if child is not None and child not in own and self._has_changes(child, variant, whole[0]):
+                found.setdefault(child)
+        return [dict(zip(self.table.slots, child, strict=True)) for child in found]
 
     def describe(self, source: str) -> Mapping[str, str]:
         return dict(zip(self.table.slots, self._by_source[source], strict=True))

@@ -83,6 +83,9 @@ class SearchSpace(Protocol):
         """The genomes that `mutate` would try to compose of these, in its order and with the same draws of `rng`.
 
         The first that goes together, keeps all that is new in it and is not the first parent, is the child's.
+
+        Raises:
+          NotApplicable: if these genomes say too little.
         """
         ...
 

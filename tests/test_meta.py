@@ -122,7 +122,7 @@ def test_one_operator_is_chosen_and_none_is_refused(kind: str) -> None:
 def test_every_policy_has_a_setting_and_every_setting_a_policy(kind: str) -> None:
     assert MetaSettings(kind).kind == kind
     with pytest.raises(
-        ValueError, match=r"^meta\.kind=exp3: there are ducb, swucb, thompson, pursuit, uniform, fixed$"
+        ValueError, match=r"^meta\.kind=exp3: there are ducb, swucb, thompson, pursuit, foresight, uniform, fixed$"
     ):
         MetaSettings("exp3")
 

@@ -21,6 +21,7 @@ from nas.meta import POLICIES
 from nas.search import Assignment, Search, rung_steps
 from nas.settings import (
     BudgetSettings,
+    MetaSettings,
     ProposerSettings,
     SchedulerSettings,
     SearchSettings,
@@ -915,8 +916,11 @@ def test_the_cap_on_trials_counts_all_of_them_and_lets_the_last_finish(cap: int)
 
 
 def test_a_collapse_onto_one_family_restarts_an_island() -> None:
+    """No operator that is drawn here changes the family, and there are two to begin with."""
     tripwire = TripwireSettings(least_leap=100.0, collapse=0.6, collapse_window=8)
-    search, events = start(make_settings(tripwire=tripwire, trials=40, islands=2), FakeSpace(values=2))
+    settings = make_settings(tripwire=tripwire, trials=40, islands=2)
+    weights = dict.fromkeys(("decay", "crossover", "simplify"), 0.0)
+    search, events = start(replace(settings, meta=MetaSettings("fixed", weights=weights)))
     restarted: list[str] = []
     plain = search.population.restart
     search.population.restart = lambda family: restarted.append(family) or plain(family)  # type: ignore[method-assign]

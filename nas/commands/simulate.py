@@ -34,6 +34,7 @@ DESIGNS: Mapping[str, Sequence[str]] = {
     "sliding-window UCB": ("meta=swucb",),
     "Thompson sampling": ("meta=thompson",),
     "adaptive pursuit": ("meta=pursuit",),
+    "by what children may be worth": ("meta=foresight",),
     "more exploration of operators": ("meta.exploration=0.4",),
     "less pooling": ("meta.pooling=1",),
     "always by rank and children": ("search.explore=0",),

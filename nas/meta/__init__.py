@@ -13,6 +13,7 @@ from nas.meta.policies import (
     DiscountedThompson,
     DiscountedUcb,
     Fixed,
+    Foresight,
     Policy,
     SlidingWindowUcb,
     Uniform,
@@ -27,6 +28,7 @@ POLICIES: Mapping[str, type[Policy]] = {
     "swucb": SlidingWindowUcb,
     "thompson": DiscountedThompson,
     "pursuit": AdaptivePursuit,
+    "foresight": Foresight,
     "uniform": Uniform,
     "fixed": Fixed,
 }

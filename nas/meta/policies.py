@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from nas.meta.evidence import Context, Evidence
@@ -12,11 +13,27 @@ from nas.settings import MetaSettings
 
 Contexts = Mapping[str, Context]  # operator -> what the parent is like, from coarse to fine
 _NOWHERE: Contexts = MappingProxyType({})
+Foreseen = Mapping[str, Sequence[float]]  # operator -> its best child's bits per byte, by each of some draws
+_NOTHING: Foreseen = MappingProxyType({})
 _DRAWS = 512  # of the posterior, which a probability is counted from
 
 
+@dataclass(frozen=True)
+class Situation:
+    """What a choice may look at: trials in flight, what the parent is like, what its children may be."""
+
+    in_flight: Mapping[str, int]
+    contexts: Contexts
+    foreseen: Foreseen
+
+
 class Policy(ABC):
-    """Chooses among operators by their probability, and learns from gains."""
+    """Chooses among operators by their probability, and learns from gains.
+
+    `foresees`: whether it wants to be told what children may be worth.
+    """
+
+    foresees = False
 
     def __init__(self, operators: Sequence[str], settings: MetaSettings):
         self._settings = settings
@@ -28,7 +45,7 @@ class Policy(ABC):
         return self._settings.discount
 
     @abstractmethod
-    def _weights(self, among: Sequence[str], in_flight: Mapping[str, int], contexts: Contexts) -> Mapping[str, float]:
+    def _weights(self, among: Sequence[str], now: Situation) -> Mapping[str, float]:
         """Operator -> its share, for those of `among`."""
 
     def probabilities(
@@ -36,6 +53,7 @@ class Policy(ABC):
         in_flight: Mapping[str, int],
         possible: Collection[str] | None = None,
         contexts: Contexts = _NOWHERE,
+        foreseen: Foreseen = _NOTHING,
     ) -> dict[str, float]:
         """Operator -> probability of being chosen now. Changes nothing.
 
@@ -43,9 +61,10 @@ class Policy(ABC):
           in_flight: operator -> how many of its trials are running.
           possible: the operators that have something to change now; all of them if None. Others get 0.
           contexts: operator -> what the parent is like, for whoever learns what pays off where.
+          foreseen: operator -> what its best child may be worth (see `nas.predictor`), for whoever looks ahead.
         """
         among = [name for name in self._evidence.operators if possible is None or name in possible]
-        weights = self._weights(among, in_flight, contexts)
+        weights = self._weights(among, Situation(in_flight, contexts, foreseen))
         total = sum(weights.values())
         return {name: weights.get(name, 0.0) / total for name in self._evidence.operators}
 
@@ -93,14 +112,14 @@ class Policy(ABC):
 class Uniform(Policy):
     """Every operator equally often: the control. Keeps the credit, without using it."""
 
-    def _weights(self, among: Sequence[str], in_flight: Mapping[str, int], contexts: Contexts) -> Mapping[str, float]:
+    def _weights(self, among: Sequence[str], now: Situation) -> Mapping[str, float]:
         return self._even(among)
 
 
 class Fixed(Policy):
     """Each operator by the weight that `meta.weights` gives it, those not named by 1. Keeps the credit."""
 
-    def _weights(self, among: Sequence[str], in_flight: Mapping[str, int], contexts: Contexts) -> Mapping[str, float]:
+    def _weights(self, among: Sequence[str], now: Situation) -> Mapping[str, float]:
         weights = {name: self._settings.weights.get(name, 1.0) for name in among}
         return weights if sum(weights.values()) else self._even(among)
 
@@ -114,16 +133,16 @@ class DiscountedUcb(Policy):
     and number are the pooled ones of `nas.meta.evidence`.
     """
 
-    def _weights(self, among: Sequence[str], in_flight: Mapping[str, int], contexts: Contexts) -> Mapping[str, float]:
+    def _weights(self, among: Sequence[str], now: Situation) -> Mapping[str, float]:
         known = self._evidence
-        tried = {name: known.pulls(name) + in_flight.get(name, 0) for name in known.operators}
+        tried = {name: known.pulls(name) + now.in_flight.get(name, 0) for name in known.operators}
         if untried := [name for name in among if tried[name] == 0]:
             return self._even(untried)
         width = 2 * math.log(max(sum(tried.values()), 1.0))
         scores = {}
         for name in among:
-            context = contexts.get(name, ())
-            number = known.weight(name, context) + in_flight.get(name, 0)
+            context = now.contexts.get(name, ())
+            number = known.weight(name, context) + now.in_flight.get(name, 0)
             bonus = math.sqrt(width / number) if number else math.inf
             scores[name] = known.mean(name, context) + self._settings.exploration * bonus
         best = max(scores.values())
@@ -156,13 +175,13 @@ class DiscountedThompson(Policy):
     it and say nothing. The probability of a choice is counted from draws, the same every time: it can be logged.
     """
 
-    def _weights(self, among: Sequence[str], in_flight: Mapping[str, int], contexts: Contexts) -> Mapping[str, float]:
+    def _weights(self, among: Sequence[str], now: Situation) -> Mapping[str, float]:
         import numpy as np  # most searches need it nowhere else
 
         known = self._evidence
-        means = np.array([known.mean(name, contexts.get(name, ())) for name in among])
-        numbers = [known.weight(name, contexts.get(name, ())) for name in among]
-        flying = [in_flight.get(name, 0) * (number > 0) for name, number in zip(among, numbers, strict=True)]
+        means = np.array([known.mean(name, now.contexts.get(name, ())) for name in among])
+        numbers = [known.weight(name, now.contexts.get(name, ())) for name in among]
+        flying = [now.in_flight.get(name, 0) * (number > 0) for name, number in zip(among, numbers, strict=True)]
         trials = np.array(numbers) + np.array(flying)
         draws = np.random.default_rng(0).beta(1 + means * trials, 1 + (1 - means) * trials, (_DRAWS, len(among)))
         wins = np.bincount(draws.argmax(axis=1), minlength=len(among)) / _DRAWS
@@ -193,5 +212,26 @@ class AdaptivePursuit(Policy):
         total = sum(self._chances.values())
         self._chances = {name: chance / total for name, chance in self._chances.items()}
 
-    def _weights(self, among: Sequence[str], in_flight: Mapping[str, int], contexts: Contexts) -> Mapping[str, float]:
+    def _weights(self, among: Sequence[str], now: Situation) -> Mapping[str, float]:
         return {name: self._chances[name] for name in among}
+
+
+class Foresight(DiscountedUcb):
+    """Plays the operator whose best child is likeliest to be the best of all that this parent could have.
+
+    By the predictor of `nas.predictor`: the probability of an operator is the share of draws of its weights in which
+    its best new child has the fewest bits per byte. So it looks at children, where the bandits look at the past; what
+    it can't look ahead of, it leaves to discounted UCB, as before anything is known.
+    """
+
+    foresees = True
+
+    def _weights(self, among: Sequence[str], now: Situation) -> Mapping[str, float]:
+        known = [name for name in among if name in now.foreseen]
+        if not known:
+            return super()._weights(among, now)
+        draws = list(zip(*(now.foreseen[name] for name in known), strict=True))
+        wins = [min(range(len(known)), key=draw.__getitem__) for draw in draws]
+        return self._floored(
+            {name: wins.count(known.index(name)) / len(draws) if name in known else 0.0 for name in among}
+        )

@@ -190,7 +190,13 @@ class LinearAttentionSpace:
     def variants(
         self, operator: Operator, genomes: Sequence[Mapping[str, str]], rng: random.Random
     ) -> Sequence[Mapping[str, str]]:
-        """What `mutate` tries in turn, as genomes: nothing is dropped yet that no other part reads."""
+        """What `mutate` tries in turn, as genomes: nothing is dropped yet that no other part reads.
+
+        Raises:
+          NotApplicable: for a genome with a part of its own: what that needs and gives is in its source alone.
+        """
+        if any(CUSTOM in genome.values() for genome in genomes):
+            raise NotApplicable("a part of its own is not in the grammar")
         parts = [{slot: known_parts(slot)[name] for slot, name in genome.items()} for genome in genomes]
         tried = OPERATORS[operator.name][1](parts[: operator.parents], rng)
         return [{**genomes[0], **{part.slot: part.name for part in changes}} for changes in tried]
