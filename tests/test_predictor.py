@@ -2,7 +2,12 @@
 
 import random
 
+import pytest
+from fakes import make_settings, simulate, start
+
+from nas.meta import make_policy
 from nas.predictor import Predictor
+from nas.settings import MetaSettings
 
 EFFECTS = {
     "decay": {"off": 0.0, "fixed": -0.1, "learned": -0.3},
@@ -63,3 +68,40 @@ def test_equal_scores_are_no_reason_to_fail() -> None:
     for _ in range(10):
         predictor.learn({"decay": "off"}, 256, 3.0)
     assert predictor.best([{"decay": "off"}, {"decay": "on"}], random.Random(0)) in (0, 1)
+
+
+# The policy that looks ahead
+
+
+def test_an_operator_is_as_likely_as_its_best_child_is_to_be_the_best() -> None:
+    policy = make_policy(MetaSettings("foresight", floor=0.1), ("decay", "norm", "gate"))
+    foreseen = {"decay": [1.0, 3.0, 1.0, 1.0], "norm": [2.0, 2.0, 2.0, 2.0]}
+    chances = policy.probabilities({}, foreseen=foreseen)
+    assert chances == pytest.approx({"decay": 0.1 / 3 + 0.9 * 0.75, "norm": 0.1 / 3 + 0.9 * 0.25, "gate": 0.1 / 3})
+    assert policy.probabilities({}, ["norm", "gate"], foreseen=foreseen)["decay"] == 0
+
+
+def test_what_can_not_be_foreseen_is_left_to_the_bandit() -> None:
+    foresight, bandit = (make_policy(MetaSettings(kind), ("decay", "norm")) for kind in ("foresight", "ducb"))
+    for policy in (foresight, bandit):
+        policy.update("decay", 1.0)
+        policy.update("norm", 0.0)
+    assert foresight.probabilities({"norm": 1}) == bandit.probabilities({"norm": 1})
+
+
+def test_what_is_foreseen_of_an_operator_is_that_of_its_best_child() -> None:
+    predictor = taught(40, 0, noise=0.01)
+    bad, good = {"decay": "off", "norm": "off", "gate": "on"}, {"decay": "learned", "norm": "l2", "gate": "off"}
+    found = predictor.foresee({"one": [bad], "two": [bad, good], "none": []}, 16, random.Random(0))
+    assert found.keys() == {"one", "two"} and all(len(draws) == 16 for draws in found.values())
+    assert all(two < one for one, two in zip(found["one"], found["two"], strict=True))
+    assert Predictor().foresee({"one": [bad]}, 16, random.Random(0)) == {}
+
+
+def test_a_search_by_foresight_is_the_same_again_and_logs_its_probabilities() -> None:
+    first, second = (start(make_settings("foresight", trials=30)) for _ in range(2))
+    for search, _ in (first, second):
+        simulate(search, workers=2)
+    assert first[1] == second[1]
+    asked = [event for event in first[1] if event["event"] == "ask" and event["purpose"] == "search"]
+    assert all(event["weights"][event["candidate"]["operator"]] == event["probability"] > 0 for event in asked)
