@@ -47,7 +47,8 @@ def boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
     {"trained": True} or {"crashed": {"cause", "reason"}}.
     """
     use_platform(arguments)
-    compiled.use(Path(arguments["checkpoints"]).parent)
+    if arguments["keeps_compiled"]:
+        compiled.use(Path(arguments["checkpoints"]).parent)
     files = arguments["files"]
     return train(
         source=arguments["source"],

@@ -178,6 +178,7 @@ def _train(spec: TrialSpec, box: Box) -> Iterator[Message]:
         **{name: getattr(spec, name) for name in ("dtype", "device_bytes")},
         "checkpoints": str(_checkpoints(spec)),
         "accelerator": spec.accelerator,
+        "keeps_compiled": spec.compiled is not None,
     }
     limits = Limits(spec.train["timeout_seconds"], spec.memory_bytes, accelerator=spec.accelerator)
     files = {name: Path(spec.corpus[name]) for name in ("train", "validation", "token_bytes")}

@@ -119,7 +119,11 @@ def test_help_speaks_of_every_command(command: str) -> None:
 def test_a_search_has_the_help_that_hydra_makes(capfd: pytest.CaptureFixture[str]) -> None:
     code, out, err = run("search --help", capfd)
     assert code == 0 and err == ""
-    assert "nas search proposer=folder proposer.path=DIR" in out and "meta: ducb, uniform" in out and "elites: " in out
+    assert (
+        "nas search proposer=folder proposer.path=DIR" in out
+        and "meta: ducb, fixed, foresight, pursuit, swucb, thompson, uniform" in out
+        and "elites: " in out
+    )
 
 
 def test_the_configuration_can_be_printed_as_the_help_says(capfd: pytest.CaptureFixture[str], searched: Any) -> None:

@@ -94,6 +94,7 @@ def team_search(
         run = nas(
             *["search", *TINY, *text, *LLM, f"llm.base_url={endpoint.base_url}", "search.trials=5"],
             *["seed=1", "name=team", f"results_dir={results}", "search.confirm_seeds=0", "tripwire.least_leap=9"],
+            *["meta=fixed", "+meta.weights.crossover=1000"],  # as soon as there are two to cross
             environment={**environment, "NAS_TEST_KEY": KEY},
         )
     assert run.returncode == 0, run.stdout + run.stderr

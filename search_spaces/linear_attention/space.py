@@ -193,8 +193,11 @@ class LinearAttentionSpace:
         """What `mutate` tries in turn, as genomes: nothing is dropped yet that no other part reads.
 
         Raises:
-          NotApplicable: for a genome with a part of its own: what that needs and gives is in its source alone.
+          NotApplicable: for an operator that is not the grammar's, too few genomes, or one with a part of its own: what
+            that needs and gives is in its source alone.
         """
+        if operator.name not in OPERATORS or len(genomes) < operator.parents:
+            raise NotApplicable(f"{operator.name} with {len(genomes)} parents is not the grammar's")
         if any(CUSTOM in genome.values() for genome in genomes):
             raise NotApplicable("a part of its own is not in the grammar")
         parts = [{slot: known_parts(slot)[name] for slot, name in genome.items()} for genome in genomes]

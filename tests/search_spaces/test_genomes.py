@@ -5,6 +5,7 @@ import random
 import pytest
 
 from nas.space import NotApplicable
+from nas.types import Operator
 from search_spaces.linear_attention.parts import SLOTS, known_parts
 from search_spaces.linear_attention.space import SPACE
 
@@ -75,3 +76,16 @@ def test_a_context_is_the_part_in_the_operators_slot_and_the_family() -> None:
     assert SPACE.context(operators["decay"], source) == ("per head", SPACE.family(source))
     assert SPACE.context(operators["crossover"], source) == (SPACE.family(source),)
     assert SPACE.context(operators["decay"], "not a mixer") == ("custom", "custom")
+
+
+def test_there_are_no_variants_of_what_the_grammar_does_not_know() -> None:
+    operators = {operator.name: operator for operator in SPACE.operators}
+    genome, rng = SPACE.describe(SPACE.baselines()["gated_deltanet"].source), random.Random(0)
+    assert SPACE.variants(operators["decay"], [genome], rng)
+    for operator, genomes in (
+        (Operator("random", "walks", parents=0), []),
+        (operators["crossover"], [genome]),
+        (operators["decay"], [{**genome, "readout": "custom"}]),
+    ):
+        with pytest.raises(NotApplicable):
+            SPACE.variants(operator, genomes, rng)
