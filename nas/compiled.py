@@ -1,9 +1,7 @@
 """The compiled programs of a candidate's training, kept for its next one: other seeds, later searches.
 
 Whoever can write a compile cache can run code in whatever reads it. So every candidate has a folder of its own, which
-only processes that run this very candidate are given a copy of; rescoring compiles for itself. Compiling takes a sixth
-of a trial at the embedded default, and in a default search more than half of the trials train a program that was
-compiled before.
+only processes that run this very candidate are given a copy of; rescoring compiles for itself.
 """
 
 import hashlib

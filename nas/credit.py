@@ -1,9 +1,9 @@
 """What an operator is owed for a trial: its gain over the parent, by the noise, by what it cost, and by where it was.
 
 The reward is the gain in bits per byte over the better parent (`Archive.gain`: none within the noise), in units of the
-noise where that was measured, times what a gain at that rung has been found to carry over, and divided by the FLOPs per
-token that the child takes more than its parent. Rejections and crashes earn nothing; what the machine failed at, and
-what is held, says nothing.
+noise where that was measured, times what a gain at that rung has been found to carry over; with `meta.cost` it is
+divided by the child's FLOPs per token over its parent's. Rejections and crashes earn nothing; what the machine failed
+at, and what is held, says nothing.
 """
 
 from collections.abc import Collection, Mapping, Sequence

@@ -30,7 +30,7 @@ class Predictor:
 
     def learn(self, parts: Parts, step: int, bits_per_byte: float) -> None:
         """A candidate with these parts had so many bits per byte after `step` optimizer steps."""
-        import numpy as np  # half a search needs it nowhere else
+        import numpy as np  # late: a command line that never gets here should not wait for it
 
         names = [*_features(parts), f"after {step}"]
         self._grow(names)

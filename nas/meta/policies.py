@@ -176,7 +176,7 @@ class DiscountedThompson(Policy):
     """
 
     def _weights(self, among: Sequence[str], now: Situation) -> Mapping[str, float]:
-        import numpy as np  # most searches need it nowhere else
+        import numpy as np  # late: a command line that never gets here should not wait for it
 
         known = self._evidence
         means = np.array([known.mean(name, now.contexts.get(name, ())) for name in among])
