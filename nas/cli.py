@@ -21,6 +21,7 @@ nas: searches for token mixers of linear cost, and tells what is really better.
   nas tabulate [overrides]       every candidate of a small closed grammar trained for seconds: results/table.csv
   nas simulate [overrides]       hundreds of searches on that table: what the meta-learner is worth, as one table
   nas meta export|compare SEARCH   what a search has learned of its operators; what other policies would have earned
+  nas meta race SEARCH...          how far searches by different policies got with as many proposals, paired by seed
   nas downstream SEARCH [TRIAL] --tasks NAME,...   tasks of lm-evaluation-harness on what a search has trained
   nas notes add FILE|TEXT        a note for the LLM proposer; nas notes search WORDS, nas notes list
   nas doctor [overrides]         what contains candidates on this machine, found out by trying to get out of it
@@ -32,7 +33,7 @@ keys and groups with their values; `nas search --cfg job` prints the whole confi
   nas search                                     about ten minutes on two cores, no account, no download
   nas search search.trials=64 seed=3             more candidates
   nas search corpus=text path=my_notes/          on your own text
-  nas search -m seed=1,2 meta=uniform,ducb       four searches
+  nas search -m seed=1,2 meta=uniform,foresight       four searches
   nas check my_idea.py                           is it causal, pure, and of linear cost?
   nas search proposer=folder proposer.path=DIR   candidates that you wrote
   nas search proposer=llm llm.base_url=URL llm.models=[NAME]   by an LLM behind an OpenAI-compatible endpoint
@@ -214,11 +215,14 @@ def _simulate(words: list[str]) -> int:
 
 def _meta(words: list[str]) -> int:
     from nas.commands.meta import arguments, compare, export
+    from nas.commands.race import race
     from nas.configuration import composed, settings_of
 
-    action, search, file, overrides = arguments(words)
+    action, searches, file, overrides = arguments(words)
     settings = settings_of(composed(overrides))
-    return export(search, file, settings) if action == "export" else compare(search, settings)
+    if action == "race":
+        return race(searches, settings)
+    return export(searches[0], file, settings) if action == "export" else compare(searches[0], settings)
 
 
 def _downstream(words: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""What a search has learned of its operators, found from its journal alone: for a later search, and to judge policies.
+"""What a search has learned, found from its journal alone: for a later search, and to judge policies.
 
 The journal has every choice with its probabilities, and every outcome. The rest follows from these through the same
 code as in the search: `Credit` is told of the same trials in the same order.
@@ -13,12 +13,13 @@ from nas.comparisons import rung_steps
 from nas.credit import Credit
 from nas.fidelity import Audit
 from nas.journal import Event
-from nas.meta import Posterior, make_policy
+from nas.meta import Measured, Posterior, make_policy
 from nas.meta.offline import Decision
 from nas.noise import noise_from_json
+from nas.predictor import Predictor
 from nas.settings import Settings
 from nas.space import SearchSpace
-from nas.types import Candidate, Held, Trial, candidate_from_json, trial_from_json
+from nas.types import Candidate, Fitness, Held, Trial, candidate_from_json, trial_from_json
 
 
 class Retold:
@@ -38,12 +39,14 @@ class Retold:
         prior = Posterior.from_json(begun["prior"]) if begun.get("prior") else None
         policy = make_policy(settings.meta, list(dict.fromkeys([*names, *asked])), prior)
         self.credit = Credit(settings.meta, space, self._archive, self._audit, policy, self._operators)
+        self._space = space
+        self._predictor = Predictor()
         self._asks: dict[str, Event] = {}
         self._trials: dict[str, Trial] = {}
         self.decisions = list(self._tell(events))
 
     def posterior(self) -> Posterior:
-        return self.credit.policy.posterior()
+        return replace(self.credit.policy.posterior(), measured=self._predictor.measured())
 
     def _tell(self, events: Sequence[Event]) -> Iterator[Decision]:
         """The choices that came to a trial's end, in the order in which they ended."""
@@ -69,6 +72,9 @@ class Retold:
         earned = self.credit.take(trial)
         self._archive.add(trial)
         self._audit.take(trial)
+        if trial.purpose in ("baseline", "search") and isinstance(trial.outcome, Fitness):
+            parts = self._space.describe(trial.candidate.source)
+            self._predictor.learn(Measured(parts, trial.outcome.step, trial.outcome.bits_per_byte))
         if ask and ask["weights"] and earned is not None:
             candidate = candidate_from_json(ask["candidate"])
             yield Decision(ask["weights"], candidate.operator, earned, self._contexts(ask["weights"], candidate))

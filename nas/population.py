@@ -27,6 +27,7 @@ RECALL = ("in_context_recall", "fuzzy_recall", "noisy_recall", "selective_copyin
 TRACKING = ("parity", "s5", "a5")
 _NOBODY: Mapping[str, int] = MappingProxyType({})
 _LEVELS = 4  # of a probe score
+_LOOKED_AHEAD_OF = 3
 
 
 def behaviour(trial: Trial, family: str) -> Behaviour:
@@ -132,6 +133,17 @@ class Population:
         known = {trial.candidate.id for trial in elites}
         rest = [trial for trial in one.cells.values() if trial.candidate.id not in known]
         return [*elites, *sorted(rest, key=rank_key)]
+
+    def looked_ahead_of(self, rng: random.Random, island: int) -> list[Candidate]:
+        """Those among whose possible children a policy that looks ahead chooses: the best few.
+
+        With probability `explore` any one of `parents_of`. More of the best would be more that is uncertain, and draws
+        of what is uncertain would be followed away from the best.
+        """
+        pool = self.parents_of(island)
+        if pool and self._settings.explore and rng.random() < self._settings.explore:
+            return [rng.choice(pool).candidate]
+        return [trial.candidate for trial in pool[:_LOOKED_AHEAD_OF]]
 
     def choose_parents(
         self,

@@ -30,7 +30,8 @@ from nas.comparisons import baselines_of as baselines_of
 from nas.credit import Credit
 from nas.fidelity import Audit
 from nas.journal import Event
-from nas.meta import Posterior, make_policy
+from nas.lookahead import Lookahead, Prospect
+from nas.meta import Measured, Posterior, make_policy
 from nas.noise import Noise, noise_from_json, noise_to_json
 from nas.notices import Notices
 from nas.population import Population
@@ -58,7 +59,6 @@ from nas.types import (
 
 _COPIES_IN_A_ROW = 200  # after so many, with nothing trained between them, the proposer is taken to have nothing new
 _DRAWS = 3  # of parents, in which an operator finds nothing to change before it is left out of a proposal
-_FORESEEN = 64  # draws by which an operator's probability is counted, where it is foreseen
 _NOBODY: Mapping[str, int] = MappingProxyType({})
 
 
@@ -96,7 +96,7 @@ class Search:
       ahead: who proposes in the background; None for a proposer that the search can wait for.
       script: the record of an earlier search, for its proposals to be made at the same points again.
       noise: as an earlier search has measured it, which then need not be done again.
-      prior: what an earlier search has learned of operators.
+      prior: what an earlier search has learned.
     """
 
     def __init__(
@@ -128,6 +128,10 @@ class Search:
         self._script = script
         self._comparisons = Comparisons(settings, space, self.trials)
         self._predictor = Predictor()
+        if prior:
+            self._predictor.start_from(prior.measured, settings.meta.prior_weight)
+        self._genomes: set[frozenset[tuple[str, str]]] = set()  # of everything handed out, by their parts
+        self._lookahead = Lookahead(space, self._operators, self._predictor, self._genomes)
         self._scores = Scores(settings, self._comparisons.baselines)
         self.audit = Audit(rung_steps(settings), settings.search.fidelity_bound, settings.search.fidelity_trials)
         policy = make_policy(settings.meta, list(self._operators), prior)
@@ -149,7 +153,6 @@ class Search:
         self._proposals_left = settings.search.trials  # to hand out; copies do not count
         self._proposals_ended: str | None = None  # why there are no more although some are left
         self._copies = 0  # in a row
-        self._genomes: set[frozenset[tuple[str, str]]] = set()  # of everything handed out, by their parts
         self._compared: set[tuple[str, int]] = set()  # (candidate id, training seed) of everything handed out
         self._seen: dict[str, str] = {}  # candidate id -> trial that tried it first
         self._rungs: dict[str, list[Rung]] = {}
@@ -312,26 +315,33 @@ class Search:
         children: Mapping[str, int] = _NOBODY,
     ) -> _Draw:
         """A parent, one of the possible operators for it, and the other parents that this takes."""
-        first = self.population.choose_parents(1, rng, island, expected=children)
-        parents = {
+        prospect = None
+        if self._credit.policy.foresees and not self._background:  # of who works ahead, nobody knows the children
+            first_parents = self.population.looked_ahead_of(rng, island)
+            choices = [self._parents(possible, [parent], rng, island, children) for parent in first_parents]
+            prospect = self._lookahead.prospect(choices, rng)
+        if prospect is None:
+            first = self.population.choose_parents(1, rng, island, expected=children)
+            prospect = Prospect(self._parents(possible, first, rng, island, children), {})
+        parents = prospect.parents
+        first_parent = next((chosen[0] for chosen in parents.values() if chosen), None)
+        weights = self._credit.probabilities(in_flight, possible, first_parent, prospect.foreseen)
+        operator = self._operators[rng.choices(list(weights), list(weights.values()))[0]]
+        return _Draw(Request(operator, parents[operator.name], self._proposed, rng, island), weights, in_flight)
+
+    def _parents(
+        self,
+        possible: Sequence[str],
+        first: Sequence[Candidate],
+        rng: random.Random,
+        island: int,
+        children: Mapping[str, int],
+    ) -> dict[str, list[Candidate]]:
+        """Operator -> the parents that it would get."""
+        return {
             name: self.population.choose_parents(self._operators[name].parents, rng, island, first, children)
             for name in possible
         }
-        foreseen = self._foresee(parents, rng) if self._credit.policy.foresees else {}
-        weights = self._credit.probabilities(in_flight, possible, first[0] if first else None, foreseen)
-        operator = self._operators[rng.choices(list(weights), list(weights.values()))[0]]
-        chosen = parents[operator.name]
-        return _Draw(Request(operator, chosen, self._proposed, rng, island), weights, in_flight)
-
-    def _foresee(self, parents: Mapping[str, Sequence[Candidate]], rng: random.Random) -> dict[str, list[float]]:
-        """Operator -> what its best new child of these parents may be worth, by each of some draws."""
-        options = {}
-        for name, chosen in parents.items():
-            genomes = [self._space.describe(parent.source) for parent in chosen]
-            with contextlib.suppress(NotApplicable):
-                variants = self._space.variants(self._operators[name], genomes, rng)
-                options[name] = [one for one in variants if frozenset(one.items()) not in self._genomes]
-        return self._predictor.foresee(options, _FORESEEN, rng)
 
     # ahead
 
@@ -630,7 +640,8 @@ class Search:
         self.archive.add(trial)
         if trial.purpose in ("baseline", "search") and isinstance(outcome, Fitness):
             self.population.land(trial, self._space.family(trial.candidate.source), self._islands.get(trial.id))
-            self._predictor.learn(self._space.describe(trial.candidate.source), outcome.step, outcome.bits_per_byte)
+            parts = self._space.describe(trial.candidate.source)
+            self._predictor.learn(Measured(parts, outcome.step, outcome.bits_per_byte))
         if rescores:
             self._rescore()
         self.audit.take(trial)
@@ -713,9 +724,9 @@ class Search:
             return self.archive.best(purpose)
 
     def posterior(self) -> Posterior:
-        """What is known of operators, for a later search."""
+        """What is known of operators and of candidates, for a later search."""
         with self._lock:
-            return self._credit.policy.posterior()
+            return replace(self._credit.policy.posterior(), measured=self._predictor.measured())
 
     def waiting(self) -> list[Trial]:
         """Held trials that no person has decided on, in the order in which they ended."""

@@ -385,8 +385,9 @@ class MetaSettings:
     """How operators are chosen (see `nas.meta`).
 
     Attributes:
-      kind: "ducb" (discounted UCB) | "swucb" (sliding-window UCB) | "thompson" (discounted) | "pursuit" (adaptive
-        pursuit) | "foresight" (by what children may be worth) | "uniform" | "fixed".
+      kind: "foresight" (by what children may be worth; discounted UCB where that is not known) | "ducb" (discounted
+        UCB) | "swucb" (sliding-window UCB) | "thompson" (discounted) | "pursuit" (adaptive pursuit) | "uniform" |
+        "fixed".
       discount: gamma, by which what was earned is worth less after each trial.
       exploration, floor: c of the UCBs; epsilon, the probability of any operator whatever it has earned.
       window: completions over which the largest gain scales the reward.
@@ -400,7 +401,7 @@ class MetaSettings:
       prior_weight: what a trial of the earlier search counts for.
     """
 
-    kind: str = "ducb"
+    kind: str = "foresight"
     discount: float = 0.995
     exploration: float = 0.1
     floor: float = 0.05
@@ -415,7 +416,7 @@ class MetaSettings:
     prior_weight: float = 0.3
 
     def __post_init__(self) -> None:
-        kinds = ("ducb", "swucb", "thompson", "pursuit", "foresight", "uniform", "fixed")
+        kinds = ("foresight", "ducb", "swucb", "thompson", "pursuit", "uniform", "fixed")
         _require(self.kind in kinds, f"meta.kind={self.kind}: there are {', '.join(kinds)}")
         _require(0 < self.discount <= 1, f"meta.discount={self.discount} must be in (0, 1]")
         _require(self.exploration >= 0, f"meta.exploration={self.exploration} must not be negative")

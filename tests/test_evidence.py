@@ -136,6 +136,9 @@ def test_operators_that_are_not_there_any_more_are_left_out_and_new_ones_tried()
     "values",
     [
         None,
+        {"measured": []},
+        {"cells": [], "measured": [{"parts": {"decay": "off"}, "step": 8}]},
+        {"cells": [], "measured": [{"parts": {"decay": "off"}, "step": 8, "bits_per_byte": float("nan")}]},
         [{"cell": ["decay"]}],
         [{"cell": [], "pulls": 1, "sum": 0}],
         [{"cell": ["decay"], "pulls": 1, "sum": 2}],

@@ -1,6 +1,7 @@
 """What a search has learned, found from its journal; and carried into the next one."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from nas.cli import main
 from nas.commands.meta import arguments, first_prior, prior_of
 from nas.errors import UserError
 from nas.learned import Retold
-from nas.meta import POLICIES, Posterior
+from nas.meta import POLICIES, Measured, Posterior
 from nas.settings import MetaSettings
 
 
@@ -23,7 +24,7 @@ def test_the_journal_tells_what_the_search_has_learned(kind: str, workers: int) 
     simulate(search, workers)
     told = Retold(events, settings, FakeSpace())
     assert told.posterior() == search.posterior()
-    assert told.posterior().cells
+    assert told.posterior().cells and told.posterior().measured
 
 
 def test_every_choice_that_came_to_an_end_is_a_decision_with_its_context() -> None:
@@ -49,14 +50,15 @@ def test_a_search_starts_from_an_earlier_ones_posterior_and_says_so() -> None:
 
 
 def test_a_resumed_search_has_the_prior_that_its_journal_began_with() -> None:
-    prior = Posterior({("decay",): (3.0, 1.0)})
+    prior = Posterior({("decay",): (3.0, 1.0)}, (Measured({"decay": "off"}, 8, 3.5),))
+    assert first_prior([{"prior": prior.to_json()["cells"]}], MetaSettings()) == replace(prior, measured=())
     assert first_prior([{"prior": prior.to_json()}], MetaSettings(prior="gone")) == prior
     assert first_prior([{"event": "search"}], MetaSettings(prior="new")) is None, "a journal of before there was one"
 
 
 def exported(tmp_path: Path) -> Path:
     file = tmp_path / "posterior.json"
-    file.write_text(json.dumps({"search": "s", "cells": Posterior({("decay",): (3.0, 1.0)}).to_json()}))
+    file.write_text(json.dumps({"search": "s", **Posterior({("decay",): (3.0, 1.0)}).to_json()}))
     return file
 
 

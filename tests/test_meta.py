@@ -122,7 +122,7 @@ def test_one_operator_is_chosen_and_none_is_refused(kind: str) -> None:
 def test_every_policy_has_a_setting_and_every_setting_a_policy(kind: str) -> None:
     assert MetaSettings(kind).kind == kind
     with pytest.raises(
-        ValueError, match=r"^meta\.kind=exp3: there are ducb, swucb, thompson, pursuit, foresight, uniform, fixed$"
+        ValueError, match=r"^meta\.kind=exp3: there are foresight, ducb, swucb, thompson, pursuit, uniform, fixed$"
     ):
         MetaSettings("exp3")
 
@@ -166,7 +166,7 @@ def test_ducb_is_its_formula(window: int, discount: float, exploration: float, f
 
 
 def test_the_embedded_settings_are_those_of_the_simulations() -> None:
-    assert MetaSettings() == MetaSettings("ducb", discount=0.995, exploration=0.1, floor=0.05, window=50)
+    assert MetaSettings() == MetaSettings("foresight", discount=0.995, exploration=0.1, floor=0.05, window=50)
 
 
 def test_ducb_tries_every_operator_before_any_twice() -> None:

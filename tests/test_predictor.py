@@ -5,7 +5,7 @@ import random
 import pytest
 from fakes import make_settings, simulate, start
 
-from nas.meta import make_policy
+from nas.meta import Measured, make_policy
 from nas.predictor import Predictor
 from nas.settings import MetaSettings
 
@@ -28,7 +28,8 @@ def taught(trials: int, seed: int, noise: float = 0.05) -> Predictor:
     predictor, rng = Predictor(), random.Random(seed)
     for number in range(trials):
         parts, stopped = genome(rng), number % 3 == 0
-        predictor.learn(parts, 64 if stopped else 256, bits(parts) + 0.8 * stopped + rng.gauss(0, noise))
+        worth = bits(parts) + 0.8 * stopped + rng.gauss(0, noise)
+        predictor.learn(Measured(parts, 64 if stopped else 256, worth))
     return predictor
 
 
@@ -66,8 +67,42 @@ def test_the_same_draws_give_the_same_choice() -> None:
 def test_equal_scores_are_no_reason_to_fail() -> None:
     predictor = Predictor()
     for _ in range(10):
-        predictor.learn({"decay": "off"}, 256, 3.0)
+        predictor.learn(Measured({"decay": "off"}, 256, 3.0))
     assert predictor.best([{"decay": "off"}, {"decay": "on"}], random.Random(0)) in (0, 1)
+
+
+def test_a_part_that_helps_beside_one_other_alone_is_put_in_there() -> None:
+    """Gates that help with unit keys and harm without them: no sum of what each part is worth says this."""
+    predictor, rng = Predictor(), random.Random(0)
+    for _ in range(40):
+        parts = genome(rng)
+        worth = bits(parts) - 0.4 * ((parts["gate"] == "on") == (parts["norm"] == "l2"))
+        predictor.learn(Measured(parts, 256, worth + rng.gauss(0, 0.02)))
+    for norm, gate in (("l2", "on"), ("off", "off")):
+        possible = [{"decay": "learned", "norm": norm, "gate": one} for one in ("off", "on")]
+        chosen = [possible[predictor.best(possible, random.Random(seed))]["gate"] for seed in range(50)]
+        assert chosen.count(gate) > 40
+
+
+def test_what_another_search_has_measured_counts_by_its_differences_and_less() -> None:
+    earlier = [Measured(one.parts, one.step, one.bits_per_byte + 5.0) for one in taught(60, 0).measured()]
+    possible = [{"decay": decay, "norm": "l2", "gate": "off"} for decay in EFFECTS["decay"]]
+
+    def chosen(weight: float, own: int) -> list[int]:
+        predictor = Predictor()
+        predictor.start_from(earlier, weight)
+        for one in taught(own, 1).measured():
+            predictor.learn(one)
+        assert len(predictor.measured()) == own
+        return [predictor.best(possible, random.Random(seed)) for seed in range(100)]
+
+    assert chosen(1.0, 2).count(2) > 80, "with too few of its own"
+    assert chosen(0.0, 2).count(0) == 100, "which count for nothing alone"
+    assert chosen(0.1, 2).count(2) < chosen(1.0, 2).count(2)
+
+
+def test_a_choice_takes_no_longer_when_much_is_known() -> None:
+    assert len(taught(600, 0).measured()) == len(taught(300, 0).measured()) < 300
 
 
 # The policy that looks ahead

@@ -171,7 +171,7 @@ def test_copies_are_rejected_as_such_and_not_handed_out() -> None:
 def test_every_choice_is_logged_with_its_probability(meta: str, space: FakeSpace) -> None:
     search, events = start(make_settings(meta, trials=30), space)
     simulate(search, 3)
-    assert {e["candidate"]["operator"] for e in asks(events, "search")} > {"decay", "crossover"}
+    assert len({e["candidate"]["operator"] for e in asks(events, "search")}) > 2
     for event in asks(events):
         if event["purpose"] == "search":
             assert sum(event["weights"].values()) == pytest.approx(1)

@@ -1,7 +1,8 @@
-"""`nas meta`: what a search has learned of its operators, to carry into the next one, and to compare policies by.
+"""`nas meta`: what a search has learned of operators and candidates: for the next one, and to compare policies by.
 
 nas meta export SEARCH [FILE]            its posterior, for meta.prior=FILE; results/NAME itself will do too
 nas meta compare SEARCH [meta=... ...]   what each policy would have earned on its logged choices
+nas meta race SEARCH SEARCH ...          how far searches by different policies got (`nas.commands.race`)
 """
 
 import json
@@ -23,21 +24,26 @@ from nas.settings import MetaSettings, Settings
 from nas.space import SearchSpace, load_space
 from nas.terminal import make_console, printable
 
-_USAGE = "usage: nas meta export SEARCH [FILE] | nas meta compare SEARCH [meta.KEY=VALUE ...]"
+_USAGE = (
+    "usage: nas meta export SEARCH [FILE] | nas meta compare SEARCH [meta.KEY=VALUE] | nas meta race SEARCH SEARCH ..."
+)
 
 
-def arguments(words: Sequence[str]) -> tuple[str, str, str | None, list[str]]:
-    """("export" | "compare", search, file, overrides) of a command line.
+def arguments(words: Sequence[str]) -> tuple[str, list[str], str | None, list[str]]:
+    """("export" | "compare" | "race", searches, file, overrides) of a command line.
 
     Raises:
       UserError: with the usage.
     """
     overrides = [word for word in words if "=" in word and not word.startswith("-")]
     named = [word for word in words if word not in overrides]
-    most = {"export": 3, "compare": 2}.get(named[0] if named else "", 0)
-    if not 2 <= len(named) <= most or any(word.startswith("-") for word in named):
+    action, *rest = named or [""]
+    fewest, most = {"export": (1, 2), "compare": (1, 1), "race": (2, len(rest))}.get(action, (1, 0))
+    if not fewest <= len(rest) <= most or any(word.startswith("-") for word in named):
         raise UserError(_USAGE)
-    return named[0], named[1], named[2] if len(named) > 2 else None, overrides
+    if action == "race":
+        return action, rest, None, overrides
+    return action, rest[:1], rest[1] if len(rest) > 1 else None, overrides
 
 
 def export(search: str, file: str | None, settings: Settings) -> int:
@@ -50,12 +56,13 @@ def export(search: str, file: str | None, settings: Settings) -> int:
     posterior = posterior_of(folder.path)
     path = Path(file) if file else folder.path / "posterior.json"
     try:
-        path.write_text(json.dumps({"search": folder.name, "cells": posterior.to_json()}, indent=1) + "\n")
+        path.write_text(json.dumps({"search": folder.name, **posterior.to_json()}, indent=1) + "\n")
     except OSError as error:
         raise UserError(f"{path} can't be written: {error.strerror}") from error
     trials = sum(pulls for cell, (pulls, _) in posterior.cells.items() if len(cell) == 1)
     make_console().print(
-        f"written to {path}: {trials:.0f} trials of {len({cell[0] for cell in posterior.cells})} operators; "
+        f"written to {path}: {trials:.0f} trials of {len({cell[0] for cell in posterior.cells})} operators, "
+        f"{len(posterior.measured)} candidates; "
         f"nas search meta.prior={path} starts from it",
         soft_wrap=True,
         markup=False,
@@ -75,7 +82,8 @@ def prior_of(settings: MetaSettings) -> Posterior | None:
     if path.is_dir():
         return posterior_of(path)
     try:
-        return Posterior.from_json(json.loads(path.read_text(encoding="utf-8"))["cells"])
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Posterior.from_json({**values, "cells": values["cells"]})
     except FileNotFoundError:
         raise UserError(f"meta.prior={path}: there is no such file or search") from None
     except (OSError, ValueError, TypeError, KeyError) as error:

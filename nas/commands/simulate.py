@@ -26,19 +26,21 @@ from nas.statistics import mean_interval
 from nas.terminal import make_console
 
 RANDOM, EVOLUTION, ENGINE = "random search", "regularised evolution, uniform operators", "the engine"
+UNIFORM = "uniform operators"
 # What is changed in the engine as it is configured.
 DESIGNS: Mapping[str, Sequence[str]] = {
     ENGINE: (),
-    "with uniform operators": ("meta=uniform",),
-    "credit without contexts": ("meta.contexts=false",),
+    "of the best two parents": ("search.elites=2",),
+    "three islands": ("search.islands=3",),
+    "discounted UCB": ("meta=ducb",),
+    "discounted UCB without contexts": ("meta=ducb", "meta.contexts=false"),
+    "discounted UCB, gains per cost": ("meta=ducb", "meta.cost=true"),
     "sliding-window UCB": ("meta=swucb",),
     "Thompson sampling": ("meta=thompson",),
     "adaptive pursuit": ("meta=pursuit",),
-    "operators by what children may be worth": ("meta=foresight",),
-    "the same, of the best two": ("meta=foresight", "search.elites=2", "search.explore=0"),
-    "three islands": ("search.islands=3",),
-    "children not foreseen": ("search.draws=1",),
-    "children not foreseen, uniform operators": ("search.draws=1", "meta=uniform"),
+    UNIFORM: ("meta=uniform",),
+    "discounted UCB, no predictor": ("meta=ducb", "search.draws=1"),
+    "uniform operators, no predictor": ("meta=uniform", "search.draws=1"),
 }
 AT = (10, 25, 50, 100, 200)  # evaluations
 _CONTROL = ["search.confirm_seeds=0", "search.noise_seeds=0", "tracking=none"]
@@ -80,6 +82,7 @@ def simulate(overrides: Sequence[str], given: Sequence[str]) -> int:
     found: dict[tuple[str, str, str | None], list[Run]] = defaultdict(list)
     context = get_context("spawn")
     processes = wanted.processes or os.cpu_count() or 1
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # in each of them: they are as many as the cores
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
         for number, (job, run) in enumerate(zip(jobs, pool.map(_searched, jobs, chunksize=5), strict=True), 1):
             found[job.design, job.table, job.learned_on].append(run)
@@ -95,7 +98,7 @@ def simulate(overrides: Sequence[str], given: Sequence[str]) -> int:
         "most": most,
         "workers": wanted.workers,
         "designs": _compared({name: found[name, path, None] for name in names}, table.best, table.regret, most),
-        "operators": _operators(found["with uniform operators", path, None]),
+        "operators": _operators(found[UNIFORM, path, None]),
         "transfer": None,
     }
     if wanted.transfer:
@@ -116,9 +119,9 @@ def simulate(overrides: Sequence[str], given: Sequence[str]) -> int:
 def _searched(job: Job) -> Run:
     settings, space = _settings(job.overrides), _space(job.table)
     if job.design == RANDOM:
-        return random_search(space, settings.search.trials, job.seed)
+        return random_search(space, len(space.table.scores), job.seed)
     if job.design == EVOLUTION:
-        return regularised_evolution(space, settings.search.trials, job.seed)
+        return regularised_evolution(space, len(space.table.scores), job.seed)
     workers = settings.simulate.workers
     prior: Posterior | None = None
     if job.learned_on:
@@ -213,10 +216,11 @@ def _markdown(report: Mapping[str, Any]) -> str:
         "",
         *origin_lines(dict(report)),
         f"{report['seeds']} searches of each design on the {report['candidates']} candidates of `table.csv`, "
-        f"{report['workers']} in flight, {report['most']} evaluations at most. Evaluations until one of the best "
+        f"{report['workers']} in flight, {report['most']} proposals at most. Evaluations until one of the best "
         f"{report['best']} (1 %, by the mean over training seeds) was tried, the starters counted; a search that "
-        f"never tried one counts as {report['most']}. A search sees one training seed; the difference of two "
-        f"candidates has a standard deviation of {'unknown size' if noise is None else f'{noise:.4f}'} over seeds.",
+        f"never tried one counts as {report['most']}. Random search and evolution go on until they have tried one. "
+        "A search sees one training seed; the difference of two candidates has a standard deviation of "
+        f"{'unknown size' if noise is None else f'{noise:.4f}'} over seeds.",
         "",
         *_table(report["designs"]),
         "Means with 95% intervals: Student's t; of the ratios of means, the percentile bootstrap.",

@@ -18,10 +18,10 @@ from nas.meta.policies import (
     SlidingWindowUcb,
     Uniform,
 )
-from nas.meta.posterior import Posterior
+from nas.meta.posterior import Measured, Posterior
 from nas.settings import MetaSettings
 
-__all__ = ["POLICIES", "DiscountedUcb", "Policy", "Posterior", "make_policy"]
+__all__ = ["POLICIES", "DiscountedUcb", "Measured", "Policy", "Posterior", "make_policy"]
 
 POLICIES: Mapping[str, type[Policy]] = {
     "ducb": DiscountedUcb,
