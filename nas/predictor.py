@@ -12,6 +12,8 @@ part, "custom".
 import random
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 from nas.meta.posterior import Measured
@@ -25,30 +27,41 @@ Parts = Mapping[str, str]  # slot -> part
 Name = TypeVar("Name", bound=Hashable)
 
 
+@dataclass(frozen=True)
+class _Known:
+    """A measurement, of this search or of an earlier one, and its variance in those of what is predicted."""
+
+    measured: Measured
+    own: bool
+    noise: float
+
+
 class Predictor:
-    """Bits per byte of candidates by their parts. The slots are those of the first candidate of this search."""
+    """Bits per byte of candidates by their parts. The slots are those of the first candidate that it hears of."""
 
     def __init__(self) -> None:
         self._slots: tuple[str, ...] = ()
         self._codes: dict[tuple[str, str], int] = {}  # (slot, part) -> its number
-        self._earlier: list[tuple[Measured, float]] = []  # of another search, with the variance of each
-        self._known: deque[Measured] = deque(maxlen=_MOST)
+        self._known: deque[_Known] = deque(maxlen=_MOST)
+        self._rows: Any = None  # codes of what is known: [known, slots]
+        self._correlations: Any = None  # [known, known]
+        self._fitted: tuple[Any, Any] | None = None  # see `_fit`; None after something new was learned
 
     def learn(self, measured: Measured) -> None:
         """Takes in what was made of a candidate of this search."""
-        self._slots = self._slots or tuple(measured.parts)
-        self._known.append(measured)
+        self._take(_Known(measured, own=True, noise=_NOISE))
 
     def start_from(self, earlier: Sequence[Measured], weight: float) -> None:
         """Begins with what another search has measured, each as much as `weight` of a measurement of its own.
 
         Only differences among them count: another corpus or size has other bits per byte.
         """
-        self._earlier = [(one, _NOISE / weight) for one in earlier[-_MOST:] if weight > 0]
+        for one in earlier if weight > 0 else ():
+            self._take(_Known(one, own=False, noise=_NOISE / weight))
 
     def measured(self) -> tuple[Measured, ...]:
         """What this search has measured, for a later one."""
-        return tuple(self._known)
+        return tuple(known.measured for known in self._known if known.own)
 
     def best(self, possible: Sequence[Parts], rng: random.Random) -> int:
         """Index of the one with the fewest bits per byte, by a draw of what they may be after all that is known.
@@ -79,30 +92,68 @@ class Predictor:
 
     @property
     def knows(self) -> bool:
-        return len(self._earlier) + len(self._known) >= _LEAST
+        return len(self._known) >= _LEAST
+
+    def _take(self, known: "_Known") -> None:
+        import numpy as np  # late: a command line that never gets here should not wait for it
+
+        self._slots = self._slots or tuple(known.measured.parts)
+        row = np.array([self._encoded(known.measured.parts)])
+        rows = row if self._rows is None else np.concatenate([self._rows, row])
+        grown = np.ones((len(rows), len(rows)))
+        grown[-1, :] = grown[:, -1] = _alike(rows, row)[:, 0]
+        if self._rows is not None:
+            grown[:-1, :-1] = self._correlations
+        self._known.append(known)
+        self._rows, self._correlations = rows[-_MOST:], grown[-_MOST:, -_MOST:]
+        self._fitted = None
+
+    def _fit(self) -> tuple[Any, Any]:
+        """Cholesky factor of the covariance of what is known; its standardised bits per byte, whitened by that."""
+        import numpy as np
+        from scipy.linalg import solve_triangular
+
+        if self._fitted is None:
+            bits = np.array([known.measured.bits_per_byte for known in self._known])
+            groups = np.array([known.measured.step if known.own else -known.measured.step for known in self._known])
+            together = groups[:, None] == groups
+            deviations = bits - (together @ bits) / together.sum(axis=1)
+            values = (bits - bits.mean()) / max(float(deviations.std()), 1e-6)
+            noise = np.diag([known.noise for known in self._known])
+            root = np.linalg.cholesky(self._correlations + _OFFSET * together + noise)
+            self._fitted = root, solve_triangular(root, values, lower=True)
+        return self._fitted
 
     def _sampled(self, possible: Sequence[Parts], draws: int, rng: random.Random) -> Any:
         """Standardised bits per byte of each, by each of `draws` draws from the posterior: [draws, possible]."""
-        import numpy as np  # late: a command line that never gets here should not wait for it
+        import numpy as np
+        from scipy.linalg import solve_triangular
 
-        known = [*self._earlier, *((one, _NOISE) for one in self._known)]
-        codes = np.array([self._encoded(one.parts) for one, _ in known])
-        bits = np.array([one.bits_per_byte for one, _ in known])
-        groups = np.array([one.step if at >= len(self._earlier) else -one.step for at, (one, _) in enumerate(known)])
         new = np.array([self._encoded(one) for one in possible])
-        together = groups[:, None] == groups
-        deviations = bits - (together @ bits) / together.sum(axis=1)
-        values = (bits - bits.mean()) / max(float(deviations.std()), 1e-6)
-        root = np.linalg.cholesky(_alike(codes, codes) + _OFFSET * together + np.diag([noise for _, noise in known]))
-        whitened = np.linalg.solve(root, np.column_stack([_alike(codes, new), values]))
-        weights, values = whitened[:, :-1], whitened[:, -1]
-        covariance = _alike(new, new) - weights.T @ weights
-        scatter = np.linalg.cholesky(covariance + 1e-6 * np.eye(len(new)))  # two of them may be the same
         normal = np.random.default_rng(rng.getrandbits(32)).standard_normal((draws, len(new)))
-        return weights.T @ values + normal @ scatter.T
+        with _one_thread():
+            root, values = self._fit()
+            weights = solve_triangular(root, _alike(self._rows, new), lower=True)
+            covariance = _alike(new, new) - weights.T @ weights
+            scatter = np.linalg.cholesky(covariance + 1e-6 * np.eye(len(new)))  # two of them may be the same
+            return weights.T @ values + normal @ scatter.T
 
     def _encoded(self, parts: Parts) -> list[int]:
         return [self._codes.setdefault((slot, parts.get(slot, "")), len(self._codes)) for slot in self._slots]
+
+
+def _one_thread() -> Any:
+    """Linear algebra on one thread: on matrices as small as these, threads wait for each other and for who trains."""
+    return _libraries().limit(limits=1)
+
+
+@cache
+def _libraries() -> Any:
+    import numpy  # noqa: F401  what is not loaded is not found
+    import scipy.linalg  # noqa: F401
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def _alike(some: Any, others: Any) -> Any:

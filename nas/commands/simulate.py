@@ -82,7 +82,6 @@ def simulate(overrides: Sequence[str], given: Sequence[str]) -> int:
     found: dict[tuple[str, str, str | None], list[Run]] = defaultdict(list)
     context = get_context("spawn")
     processes = wanted.processes or os.cpu_count() or 1
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # in each of them: they are as many as the cores
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
         for number, (job, run) in enumerate(zip(jobs, pool.map(_searched, jobs, chunksize=5), strict=True), 1):
             found[job.design, job.table, job.learned_on].append(run)
