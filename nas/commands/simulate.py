@@ -120,7 +120,7 @@ def _searched(job: Job) -> Run:
     if job.design == RANDOM:
         return random_search(space, len(space.table.scores), job.seed)
     if job.design == EVOLUTION:
-        return regularised_evolution(space, len(space.table.scores), job.seed)
+        return regularised_evolution(space, settings.search.trials, job.seed)
     workers = settings.simulate.workers
     prior: Posterior | None = None
     if job.learned_on:
@@ -217,7 +217,7 @@ def _markdown(report: Mapping[str, Any]) -> str:
         f"{report['seeds']} searches of each design on the {report['candidates']} candidates of `table.csv`, "
         f"{report['workers']} in flight, {report['most']} proposals at most. Evaluations until one of the best "
         f"{report['best']} (1 %, by the mean over training seeds) was tried, the starters counted; a search that "
-        f"never tried one counts as {report['most']}. Random search and evolution go on until they have tried one. "
+        f"never tried one counts as {report['most']}. Random search goes on until it has. "
         "A search sees one training seed; the difference of two candidates has a standard deviation of "
         f"{'unknown size' if noise is None else f'{noise:.4f}'} over seeds.",
         "",
