@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 Cell = tuple[str, ...]  # an operator, then its context from coarse to fine
@@ -31,7 +31,8 @@ class Posterior:
 
     def to_json(self) -> dict[str, Any]:
         cells = [{"cell": list(cell), "pulls": pulls, "sum": total} for cell, (pulls, total) in self.cells.items()]
-        return {"cells": cells, "measured": [asdict(one) for one in self.measured]}
+        measured = [{**vars(one), "parts": dict(one.parts)} for one in self.measured]
+        return {"cells": cells, "measured": measured}
 
     @classmethod
     def from_json(cls, values: Any) -> "Posterior":
