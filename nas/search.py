@@ -18,24 +18,22 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from types import MappingProxyType
 
 from nas import tripwires
 from nas.ahead import Pace, Stage, Threads
 from nas.analyses import Analyses
 from nas.archive import Archive
 from nas.background import Background, Work
+from nas.chooser import Chooser
 from nas.comparisons import Comparison, Comparisons, rung_steps
 from nas.comparisons import baselines_of as baselines_of
 from nas.credit import Credit
 from nas.fidelity import Audit
 from nas.journal import Event
-from nas.lookahead import Lookahead, Prospect
-from nas.meta import Measured, Posterior, make_policy
+from nas.meta import Posterior, make_policy
 from nas.noise import Noise, noise_from_json, noise_to_json
 from nas.notices import Notices
 from nas.population import Population
-from nas.predictor import Predictor
 from nas.proposers import AheadProposer, Exhausted, Proposal, Request, make_proposer
 from nas.replay import Script
 from nas.scores import Scores
@@ -59,7 +57,6 @@ from nas.types import (
 
 _COPIES_IN_A_ROW = 200  # after so many, with nothing trained between them, the proposer is taken to have nothing new
 _DRAWS = 3  # of parents, in which an operator finds nothing to change before it is left out of a proposal
-_NOBODY: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -127,15 +124,19 @@ class Search:
         self._clock = clock
         self._script = script
         self._comparisons = Comparisons(settings, space, self.trials)
-        self._predictor = Predictor()
-        if prior:
-            self._predictor.start_from(prior.measured, settings.meta.prior_weight)
-        self._genomes: set[frozenset[tuple[str, str]]] = set()  # of everything handed out, by their parts
-        self._lookahead = Lookahead(space, self._operators, self._predictor, self._genomes)
         self._scores = Scores(settings, self._comparisons.baselines)
         self.audit = Audit(rung_steps(settings), settings.search.fidelity_bound, settings.search.fidelity_trials)
         policy = make_policy(settings.meta, list(self._operators), prior)
         self._credit = Credit(settings.meta, space, self.archive, self.audit, policy, self._operators)
+        self._chooser = Chooser(
+            space,
+            self._operators,
+            self.population,
+            self._credit,
+            foresees=ahead is None,
+            prior=prior,
+            prior_weight=settings.meta.prior_weight,
+        )
         self._notices = Notices(settings.tripwire, len(self._operators) > 1, self.audit)
         self.noise = Noise()
         self.noise_source: str | None = None  # "measured" | "cached", once the journal has it
@@ -241,8 +242,7 @@ class Search:
                 drawn.setdefault(child.id, child)
         with self._lock:
             children = [child for name, child in drawn.items() if name not in self._seen] or [first]
-            parts = [self._space.describe(child.source) for child in children]
-            return children[self._predictor.best(parts, request.rng)]
+            return self._chooser.best_looking(children, request.rng)
 
     def _due(self, misses: Sequence[str]) -> Assignment | _Draw | None:
         """What comes next: a trial that needs no proposer, the arguments of a proposal, or nothing for now."""
@@ -304,44 +304,9 @@ class Search:
                     "no operator has anything to change" if parents else "no baseline could be trained"
                 )
             return self._due(misses)
-        return self._drawn(possible, in_flight, rng, island)
-
-    def _drawn(
-        self,
-        possible: Sequence[str],
-        in_flight: Mapping[str, int],
-        rng: random.Random,
-        island: int,
-        children: Mapping[str, int] = _NOBODY,
-    ) -> _Draw:
-        """A parent, one of the possible operators for it, and the other parents that this takes."""
-        prospect = None
-        if self._credit.policy.foresees and not self._background:  # of who works ahead, nobody knows the children
-            first_parents = self.population.looked_ahead_of(rng, island)
-            choices = [self._parents(possible, [parent], rng, island, children) for parent in first_parents]
-            prospect = self._lookahead.prospect(choices, rng)
-        if prospect is None:
-            first = self.population.choose_parents(1, rng, island, expected=children)
-            prospect = Prospect(self._parents(possible, first, rng, island, children), {})
-        parents = prospect.parents
-        first_parent = next((chosen[0] for chosen in parents.values() if chosen), None)
-        weights = self._credit.probabilities(in_flight, possible, first_parent, prospect.foreseen)
-        operator = self._operators[rng.choices(list(weights), list(weights.values()))[0]]
-        return _Draw(Request(operator, parents[operator.name], self._proposed, rng, island), weights, in_flight)
-
-    def _parents(
-        self,
-        possible: Sequence[str],
-        first: Sequence[Candidate],
-        rng: random.Random,
-        island: int,
-        children: Mapping[str, int],
-    ) -> dict[str, list[Candidate]]:
-        """Operator -> the parents that it would get."""
-        return {
-            name: self.population.choose_parents(self._operators[name].parents, rng, island, first, children)
-            for name in possible
-        }
+        chosen = self._chooser.choose(possible, in_flight, rng, island)
+        request = Request(chosen.operator, chosen.parents, self._proposed, rng, island)
+        return _Draw(request, chosen.weights, in_flight)
 
     # ahead
 
@@ -423,9 +388,9 @@ class Search:
         parents = len(self.population.parents_of(island))
         possible = [name for name, operator in self._operators.items() if operator.parents <= parents]
         rng = random.Random(f"{self.settings.seed}/draw/{background.draws}")
-        draw = self._drawn(possible, in_flight, rng, island, children)
-        ids = [parent.id for parent in draw.request.parents]
-        return background.draw_event(draw.request.operator, ids, draw.weights, in_flight, island, None)
+        chosen = self._chooser.choose(possible, in_flight, rng, island, children)
+        ids = [parent.id for parent in chosen.parents]
+        return background.draw_event(chosen.operator, ids, chosen.weights, in_flight, island, None)
 
     def _say_if_away(self) -> None:
         """Tells once why the grammar goes on alone."""
@@ -566,7 +531,7 @@ class Search:
             self.population.note_child(assignment.candidate)
         self._compared.add((assignment.candidate.id, assignment.budget.seed))
         if assignment.candidate.id not in self._seen:
-            self._genomes.add(frozenset(self._space.describe(assignment.candidate.source).items()))
+            self._chooser.note(assignment.candidate)
         self._seen.setdefault(assignment.candidate.id, assignment.trial)
 
     def _hand_out(self, assignment: Assignment) -> Assignment:
@@ -640,8 +605,7 @@ class Search:
         self.archive.add(trial)
         if trial.purpose in ("baseline", "search") and isinstance(outcome, Fitness):
             self.population.land(trial, self._space.family(trial.candidate.source), self._islands.get(trial.id))
-            parts = self._space.describe(trial.candidate.source)
-            self._predictor.learn(Measured(parts, outcome.step, outcome.bits_per_byte))
+            self._chooser.learn(trial)
         if rescores:
             self._rescore()
         self.audit.take(trial)
@@ -726,7 +690,7 @@ class Search:
     def posterior(self) -> Posterior:
         """What is known of operators and of candidates, for a later search."""
         with self._lock:
-            return replace(self._credit.policy.posterior(), measured=self._predictor.measured())
+            return self._chooser.posterior()
 
     def waiting(self) -> list[Trial]:
         """Held trials that no person has decided on, in the order in which they ended."""
