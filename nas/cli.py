@@ -16,6 +16,8 @@ nas: searches for token mixers of linear cost, and tells what is really better.
   nas baselines [overrides]      every baseline over several training seeds, as one table
   nas probe [NAME|FILE ...] [overrides]   recall, copying, state tracking: what architectures can do, as one table
   nas review SEARCH              what a search holds until a person has looked at it, and why
+  nas approve|reject|rollback SEARCH TRIAL --by NAME --why TEXT   a person's word on what was verified
+  nas audit [verify]             these words, and whether their chain is whole
   nas verify SEARCH [--beside SEARCH ...] [overrides]   what it found against tuned baselines, and a verdict; ablation
   nas null [overrides]           whether verification calls copies better that differ from the baseline in names alone
   nas tabulate [overrides]       every candidate of a small closed grammar trained for seconds: results/table.csv
@@ -59,6 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "baselines": _baselines,
         "probe": _probe,
         "review": _review,
+        "approve": lambda rest: _approve("approve", rest),
+        "reject": lambda rest: _approve("reject", rest),
+        "rollback": lambda rest: _approve("rollback", rest),
+        "audit": _audit,
         "verify": _verify,
         "null": _null,
         "tabulate": _tabulate,
@@ -175,6 +181,23 @@ def _review(words: list[str]) -> int:
 
     search, decision, overrides = arguments(words)
     return review(search, Path(settings_of(composed(overrides)).results_dir), decision)
+
+
+def _approve(action: str, words: list[str]) -> int:
+    from nas.commands.approve import approve, arguments
+    from nas.configuration import composed, settings_of
+
+    search, trial, by, why, overrides = arguments(action, words)
+    return approve(action, search, trial, by, why, Path(settings_of(composed(overrides)).results_dir))
+
+
+def _audit(words: list[str]) -> int:
+    from nas.commands.approve import audit
+    from nas.configuration import composed, settings_of
+
+    overrides = [word for word in words if _is_override(word)]
+    rest = [word for word in words if word not in overrides]
+    return audit(rest, Path(settings_of(composed(overrides)).results_dir))
 
 
 def _verify(words: list[str]) -> int:
