@@ -31,6 +31,7 @@ class Decision:
 
     Attributes:
       action: "approve" (it is a baseline of later searches) | "reject" | "rollback" (of an approval).
+      space: module of the search space that it belongs to.
       search, trial: where it was found.
       verdict: of its verification.
       by, why: who decides, and why, in a sentence.
@@ -39,6 +40,7 @@ class Decision:
 
     action: str
     candidate: Candidate
+    space: str
     search: str
     trial: str
     verdict: str | None
@@ -61,7 +63,7 @@ def decide(path: Path, decision: Decision) -> Event:
             "number": len(events) + 1,
             "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "candidate": candidate_to_json(decision.candidate),
-            **{name: getattr(decision, name) for name in ("search", "trial", "verdict", "by", "why")},
+            **{name: getattr(decision, name) for name in ("space", "search", "trial", "verdict", "by", "why")},
             "seen": dict(decision.seen),
             "previous": events[-1]["hash"] if events else _START,
         }
@@ -95,10 +97,12 @@ def broken(events: Sequence[Event]) -> str | None:
     return None
 
 
-def approved(events: Iterable[Event]) -> dict[str, Candidate]:
-    """Candidate id -> candidate of those that stand approved, in the order of their approval."""
+def approved(events: Iterable[Event], space: str | None = None) -> dict[str, Candidate]:
+    """Candidate id -> candidate of those that stand approved (in this space), in the order of their approval."""
     found: dict[str, Candidate] = {}
     for event in events:
+        if space not in (None, event["space"]):
+            continue
         candidate = candidate_from_json(event["candidate"])
         found.pop(candidate.id, None)
         if event["event"] == "approve":

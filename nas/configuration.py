@@ -36,6 +36,7 @@ _BEFORE = {  # what a journal means that was written before there was such a set
     "search.explore": 0.0,
     "search.draws": 1,
     "meta.contexts": False,
+    "search_space.approved": False,
 }
 _IN_VERIFICATION = ("verify", "execution", "sandbox", "tracking", "results_dir")
 _ALWAYS_IN_REPLAY = ("proposer", "name", "results_dir", "resume")  # named or not

@@ -28,10 +28,15 @@ def _require(condition: bool, sentence: str) -> None:
 
 @dataclass(frozen=True)
 class SearchSpaceSettings:
-    """`module` provides `SPACE` (see `nas.space`); `baselines` names those to train first, its starters if empty."""
+    """`module` provides `SPACE` (see `nas.space`); `baselines` names those to train first, its starters if empty.
+
+    Attributes:
+      approved: whether what a person has approved (`nas approve`) is among the baselines.
+    """
 
     module: str = "search_spaces.linear_attention.space"
     baselines: tuple[str, ...] = ()
+    approved: bool = True
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,26 @@ from test_review import CHILD, HOSTILE, begun, ended
 
 from nas.approvals import TRAIL, Decision, approved, decide, read_trail
 from nas.cli import main
+from nas.commands.search import _seeds
+from nas.comparisons import baselines_of
 from nas.errors import UserError
 from nas.journal import Journal
-from nas.types import Rejected
+from nas.seeded import seeded
+from nas.settings import SearchSpaceSettings, Settings
+from nas.types import Rejected, candidate_to_json
 
 GLA = SPACE.baselines()["gla"]
-DECISION = Decision("approve", CHILD, "first", "t0001", "better", "Ada", "It holds at two widths.", {"source": "5e"})
+DECISION = Decision(
+    "approve",
+    CHILD,
+    Settings().search_space.module,
+    "first",
+    "t0001",
+    "better",
+    "Ada",
+    "It holds at two widths.",
+    {"source": "5e"},
+)
 VERIFIED = {
     "event": "verified",
     "trial": "t0001",
@@ -101,6 +115,39 @@ def test_the_audit_shows_hostile_text_as_text(results: Path, capfd: pytest.Captu
     shown = capfd.readouterr().out
     assert "[red]red[/red]" in shown and "\x1b" not in shown and "1 stand approved, head" in shown
     assert say(results, "audit", "all") == 2
+
+
+# Later searches
+
+
+def test_what_is_approved_is_a_baseline_of_later_searches() -> None:
+    space = seeded(SPACE, [CHILD, GLA])
+    name = f"approved_{CHILD.id}"
+    assert space.baselines()[name].id == CHILD.id and space.baselines()[name].operator == "baseline"
+    assert set(space.baselines()) - set(SPACE.baselines()) == {name}, "who is a baseline already is none twice"
+    assert [*space.starters] == [*SPACE.starters, name]
+    assert space.operators == SPACE.operators and space.family(CHILD.source) == SPACE.family(CHILD.source)
+    assert seeded(SPACE, []) is SPACE
+
+
+def test_a_search_begins_with_what_stands_and_goes_on_with_what_it_began_with(results: Path) -> None:
+    settings = Settings(results_dir=str(results))
+    assert _seeds(settings, []) == []
+    decided(results, "approve")
+    assert _seeds(settings, []) == [CHILD]
+    assert _seeds(replace(settings, search_space=SearchSpaceSettings(approved=False)), []) == []
+    decided(results, "rollback")
+    assert _seeds(settings, []) == []
+    assert _seeds(settings, [{"event": "search", "approved": [candidate_to_json(CHILD)]}]) == [CHILD]
+    assert _seeds(settings, [{"event": "search"}]) == [], "a journal of before there were approvals"
+    baselines = baselines_of(settings, seeded(SPACE, [CHILD]))
+    assert baselines[-1].id == CHILD.id and len(baselines) == len(SPACE.starters) + 1
+
+
+def test_approvals_are_of_one_space(results: Path) -> None:
+    decided(results, "approve")
+    events = read_trail(results / TRAIL)
+    assert approved(events, Settings().search_space.module) and not approved(events, "another.space")
 
 
 # The chain

@@ -77,7 +77,8 @@ def _decision(action: str, folder: Folder, trial: str, by: str, why: str) -> Dec
     if report.is_file():
         seen[report.name] = sha256(report.read_bytes())
     verdict = verdicts[-1]["verdict"] if verdicts else None
-    return Decision(action, found.candidate, folder.name, trial, verdict, by, why, seen)
+    space = events[0]["config"]["search_space"]["module"]
+    return Decision(action, found.candidate, space, folder.name, trial, verdict, by, why, seen)
 
 
 def _sha256_of(event: Event) -> str:

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from nas import journal as journals
 from nas import replay as replays
+from nas.approvals import TRAIL, approved, read_trail
 from nas.commands import proposing
 from nas.commands.containment import contained
 from nas.commands.folder import JOURNAL, Folder
@@ -32,6 +33,7 @@ from nas.noise import Noise, noise_from_json
 from nas.probe_trial import trial_probes
 from nas.replay import RECORD_ENDS
 from nas.search import Assignment, Search, baselines_of, rung_steps
+from nas.seeded import seeded
 from nas.settings import ProposerSettings, Settings
 from nas.space import SearchSpace, load_space
 from nas.summary import Summary, summarize
@@ -39,7 +41,7 @@ from nas.tally import Tally
 from nas.tasks.corpus import Corpus, CorpusError, prepare
 from nas.terminal import make_console
 from nas.trial import ANY, PROBING, TrialSpec, compiled_folder, gate_arguments, make_spec
-from nas.types import Fitness, Rung
+from nas.types import Candidate, Fitness, Rung, candidate_from_json, candidate_to_json
 
 _STOPPING = "stopping: what has finished is kept, and what runs will go on from its last rung on resume"
 _LIBRARIES = ("jax", "flax", "optax", "ray", "orbax-checkpoint", "einops", "numpy")
@@ -60,7 +62,8 @@ def search(settings: Settings, overrides: Sequence[str] = ()) -> int:
     record = proposing.record_at(Path(settings.proposer.path or "")) if settings.proposer.kind == "replay" else None
     if record and not going_on:
         settings = replayed(record.settings, settings, overrides)
-    space = load_space(settings.search_space.module)
+    seeds = _seeds(settings, begun or (record.events if record else []))
+    space = seeded(load_space(settings.search_space.module), seeds)
     proposing.check(settings, space)
     baselines_of(settings, space)  # a wrong name is known before the corpus is read
     contained(settings, make_console())
@@ -72,13 +75,25 @@ def search(settings: Settings, overrides: Sequence[str] = ()) -> int:
         )
     if record and record.events[0]["corpus"]["sha256"] != corpus.sha256:
         raise CorpusError(f"the corpus is no longer that of {record.name}: its search can't be replayed on it")
-    return _run(_with_whole_paths(settings), going_on or _new_folder(settings), space, corpus, record, overrides)
+    folder = going_on or _new_folder(settings)
+    return _run(_with_whole_paths(settings), folder, space, seeds, corpus, record, overrides)
+
+
+def _seeds(settings: Settings, begun: Sequence[Event]) -> list[Candidate]:
+    """What persons have approved: of a search that goes on or is replayed, when it began."""
+    if begun:
+        return [candidate_from_json(one) for one in begun[0].get("approved", [])]
+    if not settings.search_space.approved:
+        return []
+    trail = read_trail(Path(settings.results_dir) / TRAIL)
+    return list(approved(trail, settings.search_space.module).values())
 
 
 def _run(
     settings: Settings,
     folder: Folder,
     space: SearchSpace,
+    seeds: Sequence[Candidate],
     corpus: Corpus,
     replay: Record | None,
     overrides: Sequence[str],
@@ -137,7 +152,7 @@ def _run(
         stack.callback(searched.close)
         searched.replay(events)
         going_on = {"event": "resume", "overrides": list(overrides)}
-        searched.note(going_on if events else _first_event(settings, proposer, folder, corpus, prior))
+        searched.note(going_on if events else _first_event(settings, proposer, folder, seeds, corpus, prior))
         console.print(_opening(settings, folder, corpus, resumed=bool(events)), markup=False, soft_wrap=True)
 
         def spec(assignment: Assignment) -> TrialSpec:
@@ -262,7 +277,12 @@ def store_of(settings: Settings) -> tuple[str, Path]:
 
 
 def _first_event(
-    settings: Settings, proposer: ProposerSettings, folder: Folder, corpus: Corpus, prior: Posterior | None
+    settings: Settings,
+    proposer: ProposerSettings,
+    folder: Folder,
+    seeds: Sequence[Candidate],
+    corpus: Corpus,
+    prior: Posterior | None,
 ) -> Event:
     """What the journal begins with. `proposer` is the one of the recorded search in a replay."""
     return {
@@ -273,6 +293,7 @@ def _first_event(
         "proposer": asdict(proposer),
         "corpus": asdict(corpus),
         "prior": prior.to_json() if prior else None,
+        "approved": [candidate_to_json(one) for one in seeds],
         "versions": {
             "python": platform.python_version(),
             **{library: importlib.metadata.version(library) for library in _LIBRARIES},
