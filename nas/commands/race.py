@@ -94,11 +94,11 @@ def compared(curves: Mapping[str, Sequence[Curve]], seeds: Sequence[int]) -> dic
         "policies": [
             {
                 "policy": kind,
-                "area": str(mean_interval(areas[kind])),
+                "area": _words(mean_interval(areas[kind])),
                 "gain of the first": None if kind == first else str(_paired(areas[kind], areas[first])),
                 "best after": {
                     str(one): {
-                        "mean": str(mean_interval([curve[one] for curve in of_one])),
+                        "mean": _words(mean_interval([curve[one] for curve in of_one])),
                         "gain of the first": None
                         if kind == first
                         else str(_paired([c[one] for c in of_one], [c[one] for c in curves[first]])),
@@ -110,6 +110,10 @@ def compared(curves: Mapping[str, Sequence[Curve]], seeds: Sequence[int]) -> dic
             for kind, of_one in curves.items()
         ],
     }
+
+
+def _words(found: Interval) -> str:
+    return f"{found.mean:.4f} [{found.low:.4f}, {found.high:.4f}]"
 
 
 def _area(curve: Curve, proposals: int) -> float:
