@@ -22,7 +22,7 @@ _REACH = 3.0  # slots that differ, over which the correlation of two candidates 
 _NOISE = 0.1  # variance of a measurement, in variances of what is predicted
 _OFFSET = 10.0  # prior variance of what all candidates of one search that were stopped at one step have in common
 _LEAST = 4  # trained candidates, before which nothing is predicted
-_MOST = 256  # that are remembered, the latest: so a choice takes no longer in a long search
+_MOST = 160  # that are remembered, the latest: so a choice takes no longer in a long search
 Parts = Mapping[str, str]  # slot -> part
 Name = TypeVar("Name", bound=Hashable)
 

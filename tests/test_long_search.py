@@ -43,4 +43,5 @@ def test_ten_thousand_trials_cost_the_same_each_and_memory_that_grows_evenly() -
     assert at_last < 2 * at_first, f"{1e3 * at_first:.2f} ms a trial at 100 trials, {1e3 * at_last:.2f} ms at the end"
     (few, early), (half, middle), (whole, end) = sorted(memory.items())
     assert end < GIB
-    assert end - middle < 1.5 * (middle - early) * (whole - half) / (half - few), memory
+    # Tables double as they grow, so it comes in steps; memory that grew with the square would give 2.5.
+    assert end - middle < 2 * (middle - early) * (whole - half) / (half - few), memory
