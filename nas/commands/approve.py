@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nas.approvals import ACTIONS, TRAIL, Decision, approved, decide, read_trail, sha256
 from nas.commands.folder import Folder, events_of, folder_of
+from nas.commands.signed import signature_of
 from nas.errors import UserError
 from nas.journal import Event
 from nas.terminal import make_console, printable
@@ -24,12 +25,7 @@ def arguments(action: str, words: Sequence[str]) -> tuple[str, str, str, str, li
     Raises:
       UserError: with the usage.
     """
-    rest, given = list(words), dict[str, str]()
-    for option in ("--by", "--why"):
-        if option in rest:
-            position = rest.index(option)
-            given[option] = " ".join(rest[position + 1 : position + 2]).strip()
-            del rest[position : position + 2]
+    rest, given = signature_of(words)
     overrides = [word for word in rest if "=" in word and not word.startswith("-")]
     named = [word for word in rest if word not in overrides]
     if len(named) != 2 or any(word.startswith("-") for word in named) or not all(map(given.get, ("--by", "--why"))):

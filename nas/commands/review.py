@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from nas.commands.folder import Folder, events_of, folder_of
+from nas.commands.signed import signature_of
 from nas.errors import UserError
 from nas.journal import Event, Journal
 from nas.space import SearchSpace, load_space
@@ -46,12 +47,7 @@ def arguments(words: Sequence[str]) -> tuple[str, Decision | None, list[str]]:
     Raises:
       UserError: with the usage.
     """
-    rest, given = list(words), dict[str, str]()
-    for option in ("--by", "--why"):
-        if option in rest:
-            position = rest.index(option)
-            given[option] = " ".join(rest[position + 1 : position + 2]).strip()
-            del rest[position : position + 2]
+    rest, given = signature_of(words)
     overrides = [word for word in rest[1:] if "=" in word and not word.startswith("-")]
     named = [word for word in rest if word not in overrides]
     if len(named) == 1 and not given and not named[0].startswith("-"):
