@@ -70,7 +70,9 @@ class Lookahead:
         return Prospect(choices[chosen], foreseen)
 
     def _made(self, name: str, parents: Sequence[Candidate], rng: random.Random) -> Sequence[Mapping[str, str]]:
-        """What the operator could make of these, as genomes; nothing of what it can't change."""
+        """What the operator could make of these, as genomes; nothing of what it can't change, nor of no parent."""
+        if not parents:
+            return ()
         operator = self._operators[name]
         if operator.parents > 1:
             return self._found(operator, parents, rng)

@@ -1,37 +1,37 @@
 """A search of ten thousand trials: asking and telling take as long at the end as at the beginning."""
 
-import resource
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 
+import psutil
 from fakes import FakeSpace, Worker, make_settings
 
 from nas.search import Search
 from nas.settings import TripwireSettings
 
 TRIALS = 10_000
-KIB, GIB = 2**10, 2**30
+GIB = 2**30
 
 
 def searched() -> tuple[list[float], dict[int, int]]:
-    """Seconds of CPU of each trial, asked for and told; trials -> most bytes of memory by then."""
+    """Seconds of CPU of each trial, asked for and told; trials -> bytes of memory by then."""
     tripwire = TripwireSettings(least_leap=100.0)
     settings = replace(make_settings("foresight", tripwire, trials=TRIALS, islands=3), seed=1)
     search = Search(settings, FakeSpace(values=10**6), lambda event: None)
     worker, seconds, memory = Worker(search), [], {}
     while True:
         if len(seconds) in (1_000, TRIALS // 2):
-            memory[len(seconds)] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB
+            memory[len(seconds)] = psutil.Process().memory_info().rss
         started = time.process_time()
         if (assignment := search.ask()) is None:
             break
         for step in worker.steps(assignment):
             step()
         seconds.append(time.process_time() - started)
-    memory[len(seconds)] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB
+    memory[len(seconds)] = psutil.Process().memory_info().rss
     return seconds, memory
 
 

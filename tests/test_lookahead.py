@@ -10,7 +10,7 @@ from fakes import FakeSpace, make_settings, simulate, source_of, start
 from nas.lookahead import Lookahead
 from nas.meta import Measured
 from nas.predictor import Predictor
-from nas.types import Candidate
+from nas.types import Candidate, Operator
 
 SPACE = FakeSpace(values=3)
 OPERATORS = {operator.name: operator for operator in SPACE.operators}
@@ -59,6 +59,13 @@ def test_what_was_tried_is_no_prospect(predictor: Predictor) -> None:
 
 def test_nothing_is_foreseen_while_nothing_is_known() -> None:
     assert Lookahead(SPACE, OPERATORS, Predictor(), set()).prospect([{"decay": [GOOD]}], random.Random(0)) is None
+
+
+def test_an_operator_that_takes_no_parent_is_not_looked_ahead_of(predictor: Predictor) -> None:
+    operators = {**OPERATORS, "file": Operator("file", "what a person wrote", parents=0)}
+    found = Lookahead(SPACE, operators, predictor, set()).prospect([{"file": [], "decay": [GOOD]}], random.Random(0))
+    assert found and found.foreseen.keys() == {"decay"}
+    assert Lookahead(SPACE, operators, predictor, set()).prospect([{"file": []}], random.Random(0)) is None
 
 
 def test_what_is_kept_of_a_parent_changes_no_choice(predictor: Predictor) -> None:
