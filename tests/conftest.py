@@ -1,12 +1,14 @@
 """Shared by the tests of one worker: one warm box, one small corpus."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from common import SPACE
 from jaxtyping import install_import_hook
+from playwright.sync_api import Browser, sync_playwright
 
 from nas.sandbox import Box
 from nas.settings import CorpusSettings
@@ -45,6 +47,19 @@ def text(text_folder: Path) -> list[str]:
 def corpus(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     """The same, prepared."""
     return prepare(CorpusSettings(kind="text", path=str(text_folder)), tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium, headless."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        sentence = "there is no Chromium here: apt-get install chromium"
+        pytest.fail(sentence) if "CI" in os.environ else pytest.skip(sentence)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])  # root has no other way
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")
