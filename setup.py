@@ -8,6 +8,7 @@ setup(
     package_data={
         "nas_conf": ["**/*.yaml"],
         "nas.llm": ["prompts/*.md"],
+        "nas.report": ["templates/*"],
         "search_spaces.linear_attention": ["contract.md", "notes/*.md"],
     },
 )

@@ -17,6 +17,7 @@ nas: searches for token mixers of linear cost, and tells what is really better.
   nas probe [NAME|FILE ...] [overrides]   recall, copying, state tracking: what architectures can do, as one table
   nas review SEARCH              what a search holds until a person has looked at it, and why
   nas approve|reject|rollback SEARCH TRIAL --by NAME --why TEXT   a person's word on what was verified
+  nas report SEARCH [SEARCH ...]   one page to look at: what was found, how sure it is, why, at what cost; compared
   nas audit [verify]             these words, and whether their chain is whole
   nas verify SEARCH [--beside SEARCH ...] [overrides]   what it found against tuned baselines, and a verdict; ablation
   nas null [overrides]           whether verification calls copies better that differ from the baseline in names alone
@@ -65,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "reject": lambda rest: _approve("reject", rest),
         "rollback": lambda rest: _approve("rollback", rest),
         "audit": _audit,
+        "report": _report,
         "verify": _verify,
         "null": _null,
         "tabulate": _tabulate,
@@ -198,6 +200,14 @@ def _audit(words: list[str]) -> int:
     overrides = [word for word in words if _is_override(word)]
     rest = [word for word in words if word not in overrides]
     return audit(rest, Path(settings_of(composed(overrides)).results_dir))
+
+
+def _report(words: list[str]) -> int:
+    from nas.commands.report import arguments, report
+    from nas.configuration import composed, settings_of
+
+    searches, recursive, overrides = arguments(words)
+    return report(searches, recursive, settings_of(composed(overrides)))
 
 
 def _verify(words: list[str]) -> int:

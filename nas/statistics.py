@@ -41,6 +41,14 @@ def mean_interval(samples: Sequence[float], level: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half, count)
 
 
+def share_interval(count: int, total: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval (1927) of a share; `total` is at least 1."""
+    from scipy import stats
+
+    found = stats.binomtest(count, total).proportion_ci(level, method="wilson")
+    return float(found.low), float(found.high)
+
+
 def mean_over_seeds_and_text(differences: Sequence[Sequence[float]], level: float = 0.95) -> tuple[Interval, float]:
     """(interval, two-sided p of no difference) of a mean over training seeds and pieces of text, both drawn at random.
 

@@ -14,3 +14,8 @@ def make_console(stderr: bool = False) -> Console:
 def printable(text: str) -> str:
     """`text` on one line, without what would steer a terminal: candidates write their own error messages."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def visible(text: str) -> str:
+    """`text` without what can't be seen, or would turn the reading direction; its lines and tabs stay."""
+    return "".join(letter for letter in text if letter.isprintable() or letter in "\n\t")

@@ -1,0 +1,203 @@
+"""Five questions that a reviewer has, answered from the records: what, how sure, why, at what cost, what failed."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nas.report.account import Account, name_of
+from nas.statistics import Interval, mean_interval, share_interval
+from nas.terminal import printable
+from nas.types import Crashed, Fitness, Held, Rejected, Trial
+
+_REASON = 160  # characters of the most frequent one
+_FAILURES = 4  # kinds that are told
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question, its answer in short, and what that rests on, a paragraph each. Plain text."""
+
+    question: str
+    short: str
+    because: Sequence[str] = ()
+
+
+def answers(account: Account) -> list[Answer]:
+    return [question(account) for question in _QUESTIONS]
+
+
+def _best(account: Account) -> Answer:
+    question = "What is the best architecture?"
+    best = account.best
+    if best is None:
+        return Answer(question, "None: no candidate was trained to the end.")
+    because = [f"Candidate {best.candidate.id}. It was chosen by {_chosen_by(account)}."]
+    if best.candidate.motivation:
+        because.append(f"Its author's reason, not a finding: {printable(best.candidate.motivation)}")
+    return Answer(question, f"{name_of(best.candidate)}, of trial {best.id}: {_score(account, best)}.", because)
+
+
+def _chosen_by(account: Account) -> str:
+    if account.verification:
+        return "its verification: the one that gains most of those that are better, else the best on validation text"
+    return f"the seed of the search, {account.config['train']['seed']}, which flatters whom it chooses"
+
+
+def _score(account: Account, trial: Trial) -> str:
+    """Bits per byte with the interval over fresh seeds, or a word that there is none."""
+    assert isinstance(trial.outcome, Fitness)
+    fresh = [bits for seed, bits in account.by_seed(trial.candidate).items() if seed != trial.budget.seed]
+    if len(fresh) > 1:
+        return f"{unsigned(mean_interval(fresh))} bits per byte on fresh seeds"
+    spread = "" if account.spread is None else f"; seeds differ by {account.spread:.4f} (standard deviation)"
+    return f"{trial.outcome.bits_per_byte:.4f} bits per byte at the search's one seed, so without an interval{spread}"
+
+
+def _sure(account: Account) -> Answer:
+    question = "How sure are we?"
+    if account.best is None:
+        return Answer(question, "There is nothing to be sure of.")
+    verdict = verdict_on(account, account.best)
+    if verdict:
+        primary = verdict["comparisons"][0]
+        gain = Interval(**primary["gain"]) if primary["gain"] else None
+        gained = f"it gains {gain} bits per byte over {printable(account.verification['opponent'])}" if gain else ""
+        others = [
+            f"{printable(each['condition'])}: {each['says']}, "
+            + (str(Interval(**each["gain"])) if each["gain"] else f"failed: {printable(str(each['failure']))}")
+            for each in verdict["comparisons"][1:]
+        ]
+        return Answer(
+            question,
+            f"Verified: {verdict['verdict']}. {gained or 'It could not be compared'} "
+            f"(95% interval over seeds and text; p = {verdict['p']:.3g}, corrected).",
+            [
+                f"Why this verdict: {printable(verdict['why'])}",
+                *(["Under other conditions: " + "; ".join(others)] if others else []),
+            ],
+        )
+    gain = account.gain_on_fresh_seeds()
+    if gain is None:
+        return Answer(question, "Not sure: it was not trained at any fresh seed.", [_verify(account)])
+    if gain.count == 1:
+        return Answer(question, f"Not sure: {gain} bits per byte over the best baseline.", [_verify(account)])
+    word = "better than" if gain.low > 0 else "worse than" if gain.high < 0 else "indistinguishable from"
+    return Answer(
+        question,
+        f"On {gain.count} fresh seeds it is {word} the best baseline: it gains {gain} bits per byte (95% interval).",
+        ["No verification yet: baselines were not tuned, and the text is that of the search.", _verify(account)],
+    )
+
+
+def _verify(account: Account) -> str:
+    return f"To be surer: nas verify {account.name}"
+
+
+def verdict_on(account: Account, trial: Trial) -> Mapping[str, Any] | None:
+    """What verification says of it; None if it has not looked."""
+    verdicts = account.verification.get("verdicts", ())
+    return next((verdict for verdict in verdicts if verdict["trial"] == trial.id), None)
+
+
+def _why(account: Account) -> Answer:
+    question = "What made it better?"
+    if not account.path:
+        return Answer(
+            question, "Nothing that the search did: it has no change between a baseline and a best candidate."
+        )
+    effects = [
+        f"{printable(row['operator'])} ({row['trial']}): "
+        + (
+            f"the winner gains {Interval(**row['effect'])} bits per byte by it"
+            if row["effect"]
+            else f"no effect of its own is known: {printable(row['reason'] or '')}"
+        )
+        for row in account.verification.get("ablations", ())
+    ]
+    steps = [
+        f"{printable(change.operator)} ({change.trial}){_gained(account, change.trial)}" for change in account.path
+    ]
+    whole = f"{len(account.path)} {'change' if len(account.path) == 1 else 'changes'}: {', then '.join(steps)}."
+    if effects:
+        return Answer(question, "By ablation: " + "; ".join(effects) + ".", [whole])
+    return Answer(question, whole, ["Gains along the way are of one seed, so without an interval. " + _verify(account)])
+
+
+def _gained(account: Account, trial: str) -> str:
+    gain = next((one.gain for one in account.attempts if one.trial.id == trial), None)
+    return "" if gain is None else f", {gain:+.4f} bits per byte over its parent" if gain else ", within the noise"
+
+
+def _cost(account: Account) -> Answer:
+    tried, trials = len(account.proposals), account.trials
+    gate = sum(trial.cost.gate_seconds for trial in trials) / 60
+    tally = account.tally
+    paid = f", ${tally.dollars:.4f} for {tally.calls} calls of language models" if tally else ""
+    verified = account.verification.get("minutes")
+    return Answer(
+        "What did it cost?",
+        f"{account.minutes:.1f} minutes, {account.device_minutes:.1f} device-minutes of training in {len(trials)} "
+        f"trials, {tried} of them new candidates{paid}.",
+        [
+            "Counted, so without an interval. "
+            f"The gate took {gate:.1f} minutes; {_per_improvement(account)}"
+            + (f" Verification took {float(verified):.1f} minutes more." if verified else "")
+        ],
+    )
+
+
+def _per_improvement(account: Account) -> str:
+    records = account.records()
+    if not records:
+        return "nothing was improved."
+    each = account.device_minutes / len(records)
+    return f"{len(records)} times a candidate became the best so far, once in {each:.1f} device-minutes."
+
+
+def _failed(account: Account) -> Answer:
+    question = "What failed most?"
+    failures = failures_of(account)
+    total = len(account.proposals)
+    if not failures:
+        return Answer(question, f"Nothing: of {total} candidates none was rejected, crashed or was held.")
+    lines = [f"{kind}: {share(len(those), total)}, most often: {often(those)}" for kind, those in failures[:_FAILURES]]
+    return Answer(question, f"{lines[0]}.", lines[1:])
+
+
+def failures_of(account: Account) -> list[tuple[str, list[Trial]]]:
+    """(kind, trials) of candidates that came to no score, the most frequent first."""
+    kinds: dict[str, list[Trial]] = {}
+    for one in account.proposals:
+        if not isinstance(one.trial.outcome, Fitness):
+            kinds.setdefault(one.kind, []).append(one.trial)
+    return sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0]))
+
+
+def often(trials: Sequence[Trial]) -> str:
+    """The reason that is given most often, on one line."""
+    reasons = Counter(_reason(trial) for trial in trials)
+    return reasons.most_common(1)[0][0]
+
+
+def _reason(trial: Trial) -> str:
+    assert isinstance(trial.outcome, Rejected | Crashed | Held)
+    lines = [line for line in trial.outcome.reason.strip().splitlines() if line.strip()] or [""]
+    text = printable(lines[-1] if isinstance(trial.outcome, Crashed) else lines[0])  # a traceback says it at its end
+    return text if len(text) <= _REASON else text[: _REASON - 1] + "…"
+
+
+def share(count: int, total: int) -> str:
+    """ "3 of 24 (12% [4%, 31%])": with Wilson's 95% interval."""
+    if not total:
+        return "0 of 0"
+    low, high = share_interval(count, total)
+    return f"{count} of {total} ({count / total:.0%} [{low:.0%}, {high:.0%}])"
+
+
+def unsigned(interval: Interval) -> str:
+    """Of a level rather than a difference."""
+    return f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}] (n={interval.count})"
+
+
+_QUESTIONS: Sequence[Callable[[Account], Answer]] = (_best, _sure, _why, _cost, _failed)
