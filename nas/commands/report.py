@@ -1,7 +1,7 @@
-"""`nas report [--recursion] SEARCH [SEARCH ...]`: one HTML file for people who would rather look; of several searches, compared.
+"""`nas report [--recursion] SEARCH [SEARCH ...]`: one HTML file for people who would rather look.
 
-Written from what is on disk, so also of a search that runs, or that ended badly. With tracking it is an artifact of the
-search's run as well.
+Several searches are compared. Written from what is on disk, so also of a search that runs, or that ended badly. With
+tracking it is an artifact of the search's run as well.
 """
 
 import hashlib
