@@ -117,6 +117,7 @@ def _search(words: list[str]) -> int:
         if codes[-1] == 130:
             raise KeyboardInterrupt  # ends a sweep too
 
+    words = sorted(words, key=_is_override)  # Hydra's own parser takes no option between overrides
     check(words)
     sys.argv = ["nas search", *words]
     task()

@@ -64,12 +64,20 @@ def candidates(folder):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, environment, text):
-    """(folder, output) of one whole search with seed 1."""
+def swept(tmp_path_factory, environment, text):
+    """(folder of the results, output) of a sweep over two seeds: two whole searches."""
     results = tmp_path_factory.mktemp("results")
-    run = nas("search", *TINY, *text, "seed=1", "name=whole", f"results_dir={results}", environment=environment)
+    sweep = ["-m", "seed=1,2", "name=whole-${seed}", f"results_dir={results}"]
+    run = nas("search", *TINY, *text, *sweep, environment=environment, timeout=500)
     assert run.returncode == 0, run.stdout + run.stderr
-    return results / "whole", run.stdout
+    return results, run.stdout
+
+
+@pytest.fixture(scope="module")
+def finished(swept):
+    """(folder, output) of the one with seed 1."""
+    results, output = swept
+    return results / "whole-1", output
 
 
 def test_a_search_ends_with_its_result(finished):
@@ -92,7 +100,8 @@ def test_every_trial_is_in_mlflow(finished):
     client = MlflowClient(f"sqlite:///{folder.parent / 'mlflow.db'}")
     (experiment,) = [e for e in client.search_experiments() if e.name == "nas"]
     runs = client.search_runs([experiment.experiment_id])
-    children = {run.data.tags["nas.trial"]: run for run in runs if "nas.trial" in run.data.tags}
+    ours = [run for run in runs if run.data.tags["nas.search"] == folder.name]
+    children = {run.data.tags["nas.trial"]: run for run in ours if "nas.trial" in run.data.tags}
     assert children.keys() == trials(folder).keys()
     for trial, event in trials(folder).items():
         assert children[trial].data.tags["outcome"] == event["outcome"]["kind"]
@@ -101,13 +110,9 @@ def test_every_trial_is_in_mlflow(finished):
             assert children[trial].data.metrics["bits_per_byte"] == event["outcome"]["bits_per_byte"]
 
 
-def test_a_sweep_gives_searches_and_a_seed_its_candidates(finished, tmp_path, environment, text):
-    folder, _ = finished
-    run = nas("search", "-m", "seed=1,2", *TINY, *text, f"results_dir={tmp_path}", environment=environment, timeout=500)
-    assert run.returncode == 0, run.stdout + run.stderr
-    first, second = sorted((path.parent for path in tmp_path.glob("*/journal.jsonl")), key=lambda path: path.name[-5:])
-    assert candidates(first) == candidates(folder)
-    assert candidates(second) != candidates(folder)
+def test_another_seed_has_other_candidates(swept):
+    results, _ = swept
+    assert candidates(results / "whole-1") != candidates(results / "whole-2")
 
 
 def test_killed_at_random_moments_it_finishes_as_if_it_had_not_been(finished, tmp_path, environment, text):

@@ -11,7 +11,7 @@ from ray.tune.search import Searcher
 
 from nas.execution.ask_tell import AskTell, EndOfSearch
 from nas.execution.scheduler import DECIDED, METRIC, STEP, Halving
-from nas.execution.tune import ExecutionError, _workers
+from nas.execution.tune import ExecutionError, _ray, _workers
 from nas.settings import ExecutionSettings
 from nas.trial import TrialSpec
 from nas.types import Crashed, Fitness, Rung
@@ -193,3 +193,23 @@ def test_a_cluster_without_room_for_one_trial_is_an_error(monkeypatch):
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4})
     with pytest.raises(ExecutionError, match="one trial needs 1 CPU, 1 GPU and the cluster has 4 CPU, 0 GPU"):
         _workers(ExecutionSettings(), {"CPU": 1, "GPU": 1})
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_ray_that_does_not_come_up_is_started_once_more(failures, monkeypatch):
+    tried = []
+
+    def init(**options):
+        tried.append(options)
+        if len(tried) <= failures:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    if failures == 1:
+        with _ray(ExecutionSettings()):
+            pass
+    else:
+        with pytest.raises(ExecutionError, match="timed out during startup"), _ray(ExecutionSettings()):
+            pass
+    assert len(tried) == 2

@@ -32,6 +32,7 @@ from nas.execution.scheduler import Halving
 from nas.execution.worker import TrialWorker
 from nas.search import Assignment, Search, rung_steps
 from nas.settings import ExecutionSettings, Settings
+from nas.terminal import printable
 from nas.trial import TrialSpec
 from nas.types import Rung
 
@@ -152,24 +153,39 @@ def _ray(settings: ExecutionSettings) -> Iterator[None]:
     """A connection to the cluster, or a Ray of our own on this machine, gone again at the end."""
     own = not ray.is_initialized()
     if own:
-        try:
-            if settings.address:
-                ray.init(address=settings.address, log_to_driver=False, logging_level=logging.ERROR)
-            else:
-                ray.init(
-                    num_cpus=_cpus_here(),
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    object_store_memory=_OBJECT_STORE_BYTES,
-                )
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ExecutionError(f"Ray can't be reached at {settings.address or 'this machine'}: {error}") from error
+        _connect(settings.address) if settings.address else _start()
     try:
         yield
     finally:
         if own:
             ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ExecutionError(f"Ray can't be reached at {address}: {error}") from error
+
+
+def _start() -> None:
+    """A Ray of our own; once more if it does not come up: it gives itself 30 s, which a busy machine can exceed."""
+    options: dict[str, Any] = {
+        "num_cpus": _cpus_here(),
+        "include_dashboard": False,
+        "object_store_memory": _OBJECT_STORE_BYTES,
+    }
+    try:
+        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception:  # of no class of its own
+        ray.shutdown()
+        try:
+            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:
+            ray.shutdown()
+            raise ExecutionError(
+                f"Ray did not start on this machine, twice: {printable(str(error))} Let it rest, then try again"
+            ) from error
 
 
 def _trials_in_memory() -> int:
