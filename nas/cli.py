@@ -20,6 +20,8 @@ nas: searches for token mixers of linear cost, and tells what is really better.
   nas report SEARCH [SEARCH ...]   one page to look at: what was found, how sure it is, why, at what cost; compared
   nas audit [verify]             these words, and whether their chain is whole
   nas verify SEARCH [--beside SEARCH ...] [overrides]   what it found against tuned baselines, and a verdict; ablation
+  nas reproduce SEARCH TRIAL [overrides]   trains one of its trials again, from its journal alone, and compares
+  nas export SEARCH TRIAL DIR    a trained trial as a small package that runs without this engine
   nas null [overrides]           whether verification calls copies better that differ from the baseline in names alone
   nas tabulate [overrides]       every candidate of a small closed grammar trained for seconds: results/table.csv
   nas simulate [overrides]       hundreds of searches on that table: what the meta-learner is worth, as one table
@@ -68,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "audit": _audit,
         "report": _report,
         "verify": _verify,
+        "reproduce": _reproduce,
+        "export": _export,
         "null": _null,
         "tabulate": _tabulate,
         "simulate": _simulate,
@@ -217,6 +221,22 @@ def _verify(words: list[str]) -> int:
 
     search, beside, overrides = arguments(words)
     return verify(search, beside, settings_of(composed(overrides)), overrides)
+
+
+def _reproduce(words: list[str]) -> int:
+    from nas.commands.reproduce import arguments, reproduce
+    from nas.configuration import composed, settings_of
+
+    search, trial, overrides = arguments(words)
+    return reproduce(search, trial, settings_of(composed(overrides)), overrides)
+
+
+def _export(words: list[str]) -> int:
+    from nas.commands.export import arguments, export
+    from nas.configuration import composed, settings_of
+
+    search, trial, target, overrides = arguments(words)
+    return export(search, trial, target, settings_of(composed(overrides)))
 
 
 def _null(words: list[str]) -> int:

@@ -39,6 +39,11 @@ _BEFORE = {  # what a journal means that was written before there was such a set
     "search_space.approved": False,
 }
 _IN_VERIFICATION = ("verify", "execution", "sandbox", "tracking", "results_dir")
+_IN_REPRODUCTION = (
+    *("execution", "sandbox", "results_dir", "corpus.path", "corpus.tokenizer"),  # the corpus is known by its hash
+    *("train.timeout_seconds", "budget.gate_seconds", "budget.memory_gib"),
+)
+_MADE_OF = ("model", "train", "task", "corpus", "scheduler", "probe", "search_space.module")  # what a training is
 _ALWAYS_IN_REPLAY = ("proposer", "name", "results_dir", "resume")  # named or not
 _FREE = ("llm.extra_body", "fitness.probes", "table.parts", "meta.weights")  # mappings whose keys are not ours
 _HINTS = (
@@ -190,6 +195,26 @@ def verifying(recorded: Settings, asked: Settings, overrides: Sequence[str], res
     values = _changed(asdict(recorded), asked, overrides, _IN_VERIFICATION, why)
     always = {name: value for name, value in _flat(asdict(asked)).items() if _is_in(name, ["verify"])}
     return settings_of(_nested({**values, **always, "results_dir": results_dir}))
+
+
+def reproducing(recorded: Settings, asked: Settings, overrides: Sequence[str], results_dir: str) -> Settings:
+    """The settings of a search, to train one of its trials again under.
+
+    Args:
+      results_dir: where the search lies now; it may have been moved.
+
+    Raises:
+      ConfigurationError: if an override would change what was trained.
+    """
+    why = "can't be changed in a reproduction, which takes the settings of its record"
+    values = _changed(asdict(recorded), asked, overrides, _IN_REPRODUCTION, why)
+    return settings_of(_nested({**values, "results_dir": results_dir}))
+
+
+def unrecorded(config: Any) -> list[str]:
+    """Settings that a training is made of and a journal's settings do not say: their defaults may be others by now."""
+    said = (_BEFORE | _flat(config)) if isinstance(config, Mapping) else {}
+    return [name for name in _KEYS if _is_in(name, _MADE_OF) and not _is_in(name, list(said))]
 
 
 def _changed(

@@ -17,6 +17,7 @@ RECORD_ENDS = "the record ends here"  # a search's reason to end
 _ENGINE = ("ask", "rung", "trial", "noise")  # what happens again by itself; the rest is followed
 _APART = ("search", "resume", "end", "review", "verified", "ablation")
 _CLOCKS = ("time", "seconds", "tokens_per_second", "peak_bytes")  # and whatever ends in _seconds
+_WHERE = ("name", "machine", "sources")  # of a search's first event: a replay may be elsewhere, and later
 _OWN = ("name", "results_dir", "notes_dir", "resume", "proposer", "execution", "tracking", "sandbox", "budget", "llm")
 
 
@@ -159,7 +160,8 @@ def _bare(value: Any) -> Any:
     """Without what two runs on one machine differ in."""
     if isinstance(value, Mapping):
         if value.get("event") == "search":
-            value = {**value, "name": None, "config": {k: v for k, v in value["config"].items() if k not in _OWN}}
+            config = {name: setting for name, setting in value["config"].items() if name not in _OWN}
+            value = {**{name: item for name, item in value.items() if name not in _WHERE}, "config": config}
         return {name: _bare(item) for name, item in value.items() if not _is_clock(name)}
     return [_bare(item) for item in value] if isinstance(value, list | tuple) else value
 

@@ -1,6 +1,5 @@
 """How a search ended: the best candidate beside the best baseline, with seeds and interval, and what to do next."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nas import pareto
+from nas.markdown import as_text
 from nas.pareto import Front, Point
 from nas.scores import state_bytes, stateless_bytes
 from nas.search import Search
@@ -129,7 +129,7 @@ class Summary:
             name = row.name.replace("|", "\\|")  # in a cell
             lines.append(_line([name, _scores(row.scores), *[_scores(row.held_out)][:held_out], row.seeds]))
         waiting = [f"Held until a person has decided: {', '.join(self.waiting)}."] if self.waiting else []
-        told = [_as_text(line) for line in (self.seeds, *self.fidelity, *self._front(), *self.llm) if line]
+        told = [as_text(line) for line in (self.seeds, *self.fidelity, *self._front(), *self.llm) if line]
         return "\n".join([self.verdict(), "", *lines, "", f"Candidates: {self._tally()}.", *waiting, *told])
 
     def show(self, console: Console, folder: Path, reason: str) -> None:
@@ -321,11 +321,6 @@ def _state(trial: Trial) -> str:
     """Bytes of one mixer's decoding state at batch 1."""
     size = trial.certificate.state_bytes if trial.certificate else None
     return "" if size is None else f"{size / 1024:,.1f} KiB"
-
-
-def _as_text(line: str) -> str:
-    """`line` as Markdown that shows it as it is. Entities: MLflow's page leaves backslashes standing."""
-    return re.sub(r"[&<>`*_{}\[\]#~|!\\@]|:(?=//)|(?<=www)\.", lambda match: f"&#{ord(match[0])};", line)
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from rich.text import Text
 from nas import reports
 from nas.commands.containment import contained
 from nas.commands.folder import events_of, folder_of
+from nas.commands.trial_record import best_of, trained_event
 from nas.configuration import settings_of
 from nas.errors import UserError
 from nas.journal import Event
@@ -76,7 +77,7 @@ def downstream(wanted: Wanted, settings: Settings) -> int:
     """
     folder = folder_of(wanted.search, Path(settings.results_dir))
     events = events_of(folder)
-    trial = _trial(events, wanted.trial)
+    trial = trained_event(events, wanted.trial or best_of(events), folder)
     recorded = settings_of(events[0]["config"])
     os.environ.setdefault("HF_HOME", str((Path(settings.results_dir) / ".cache" / "huggingface").resolve()))
     try:
@@ -103,18 +104,6 @@ def downstream(wanted: Wanted, settings: Settings) -> int:
     console.print(table)
     console.print(f"written to {path}", soft_wrap=True, markup=False)
     return 0
-
-
-def _trial(events: Sequence[Event], name: str | None) -> Event:
-    """The event of the trial that was asked for, or of the best one at the end of the search."""
-    ends = [event["best"] for event in events if event["event"] == "end" and event["best"]]
-    wanted = name or (ends[-1] if ends else None)
-    if wanted is None:
-        raise UserError("the search has no best candidate: name one of its trials")
-    trained = {e["id"]: e for e in events if e["event"] == "trial" and e["outcome"]["kind"] == "fitness"}
-    if wanted not in trained:
-        raise UserError(f"{wanted} is no trained trial of this search: there are {', '.join(trained) or 'none'}")
-    return trained[wanted]
 
 
 def _asker(

@@ -199,9 +199,14 @@ def chosen_baselines(settings: Settings, space: SearchSpace) -> list[Candidate]:
 def kept_in(settings: Settings, name: str, depends_on: Any) -> Path:
     """The file for results that depend on these values, the sources of engine and space, and the libraries."""
     digest = hashlib.sha256(json.dumps([depends_on, _versions()], sort_keys=True).encode())
-    for file in [*_sources("nas"), *_sources(settings.search_space.module)]:
+    for file in source_files(settings):
         digest.update(file.read_bytes())
     return Path(settings.results_dir) / ".cache" / f"{name}-{digest.hexdigest()[:12]}.jsonl"
+
+
+def source_files(settings: Settings) -> list[Path]:
+    """The Python files of the engine and of the search space, which has to be loaded."""
+    return [*_sources("nas"), *_sources(settings.search_space.module)]
 
 
 def _sources(module: str) -> list[Path]:

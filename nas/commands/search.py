@@ -1,10 +1,8 @@
 """`nas search`: one search from its settings to its result, new or resumed."""
 
 import contextlib
-import importlib.metadata
 import json
 import os
-import platform
 import signal
 import threading
 import time
@@ -20,17 +18,18 @@ from nas import replay as replays
 from nas.approvals import TRAIL, approved, read_trail
 from nas.commands import proposing
 from nas.commands.containment import contained
+from nas.commands.environment import environment_of
 from nas.commands.folder import JOURNAL, Folder
 from nas.commands.kept_noise import keep_noise, noise_file, read_noise
 from nas.commands.meta import first_prior
 from nas.commands.proposing import Record
+from nas.commands.trial_spec import spec_of
 from nas.configuration import replayed, resumed
 from nas.errors import UserError
 from nas.journal import Event, Journal
 from nas.live import LiveView
 from nas.meta import Posterior
 from nas.noise import Noise, noise_from_json
-from nas.probe_trial import trial_probes
 from nas.replay import RECORD_ENDS
 from nas.search import Assignment, Search, baselines_of, rung_steps
 from nas.seeded import seeded
@@ -40,11 +39,10 @@ from nas.summary import Summary, summarize
 from nas.tally import Tally
 from nas.tasks.corpus import Corpus, CorpusError, prepare
 from nas.terminal import make_console
-from nas.trial import ANY, PROBING, TrialSpec, compiled_folder, gate_arguments, make_spec
+from nas.trial import ANY, PROBING, TrialSpec, compiled_folder
 from nas.types import Candidate, Fitness, Rung, candidate_from_json, candidate_to_json
 
 _STOPPING = "stopping: what has finished is kept, and what runs will go on from its last rung on resume"
-_LIBRARIES = ("jax", "flax", "optax", "ray", "orbax-checkpoint", "einops", "numpy")
 
 
 def search(settings: Settings, overrides: Sequence[str] = ()) -> int:
@@ -151,7 +149,7 @@ def _run(
         )
         stack.callback(searched.close)
         searched.replay(events)
-        going_on = {"event": "resume", "overrides": list(overrides)}
+        going_on = {"event": "resume", "overrides": list(overrides), **environment_of(settings)}
         searched.note(going_on if events else _first_event(settings, proposer, folder, seeds, corpus, prior))
         console.print(_opening(settings, folder, corpus, resumed=bool(events)), markup=False, soft_wrap=True)
 
@@ -294,10 +292,7 @@ def _first_event(
         "corpus": asdict(corpus),
         "prior": prior.to_json() if prior else None,
         "approved": [candidate_to_json(one) for one in seeds],
-        "versions": {
-            "python": platform.python_version(),
-            **{library: importlib.metadata.version(library) for library in _LIBRARIES},
-        },
+        **environment_of(settings),
     }
 
 
@@ -318,34 +313,21 @@ def _opening(settings: Settings, folder: Folder, corpus: Corpus, resumed: bool) 
 def _spec(
     assignment: Assignment, searched: Search, settings: Settings, space: SearchSpace, corpus: Corpus, folder: Folder
 ) -> TrialSpec:
-    """What a worker is sent. A confirmation is of a candidate with a certificate; an outside reference needs none."""
-    outside = {candidate.id for candidate in space.outside_references().values()}
-    gated = assignment.purpose != "confirm" and assignment.candidate.id not in outside
+    """What a worker is sent."""
     proposed = assignment.purpose == "search"
-    gate = gate_arguments(
+    return spec_of(
+        assignment.candidate,
+        assignment.purpose,
+        assignment.budget,
         settings,
-        sorted(space.allowed_imports),
-        known=dict(searched.known_functions()) if proposed and not assignment.rungs else {},
-        reference_flops=searched.reference_flops_per_token() if proposed else None,
-    )
-    trial_folder = folder.trial(assignment.trial).resolve()
-    spec = make_spec(
-        assignment.candidate.source,
-        settings,
+        space,
         corpus,
-        gate=gate if gated else None,
-        rungs=rung_steps(settings),
-        floored=proposed,
+        folder.trial(assignment.trial).resolve(),
+        known=searched.known_functions() if proposed and not assignment.rungs else {},
+        reference_flops=searched.reference_flops_per_token() if proposed else None,
         contends_below=_best_so_far(searched) if proposed else ANY,
-        seed=assignment.budget.seed,
-        folder=trial_folder,
         compiled=compiled_folder(settings),
     )
-    if assignment.purpose == "confirm":
-        return spec
-    probes = trial_probes(assignment.candidate.source, settings, trial_folder)
-    least = settings.probe.least if proposed and settings.probe.least else None
-    return replace(spec, probes=probes, probes_first=settings.probe.first, least=least)
 
 
 def _best_so_far(searched: Search) -> float:
