@@ -67,6 +67,23 @@ class Ended(Report):
     reason: Words
 
 
+class Unpacked(Report):
+    """The parameters of a checkpoint, as they were written to a file."""
+
+    dtypes: Annotated[
+        dict[Annotated[str, Field(max_length=500)], Annotated[str, Field(pattern=r"^\w{1,32}$")]],
+        Field(max_length=10_000),
+    ]
+
+
+class Packed(Report):
+    """What a package computes beside what the engine does (see `nas.standalone.checking`)."""
+
+    logits: Number
+    step: Number | None
+    bits_per_byte: Number | None
+
+
 class Probed(Report):
     """One run on a probe task: a seed and a learning rate."""
 

@@ -153,13 +153,18 @@ def _evaluator(program: Program, token_bytes: np.ndarray) -> Callable[[Any, np.n
 
 def restored(checkpoint: Path, names: Sequence[str]) -> list[jax.Array]:
     """The checkpoint's parameters, in the order of `names`."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        state = checkpointer.restore(checkpoint.absolute())
-    # A variable is stored as {"value": array}.
-    found = {_name(path).removesuffix("/value"): leaf for path, leaf in jax.tree.leaves_with_path(state["params"])}
+    found = parameters(checkpoint)
     if sorted(found) != sorted(names):
         raise ValueError(f"the program has other parameters than the checkpoint: {sorted({*found} ^ {*names})[:3]}")
     return [found[name] for name in names]
+
+
+def parameters(checkpoint: Path) -> dict[str, jax.Array]:
+    """Name -> array of a checkpoint's parameters."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        state = checkpointer.restore(checkpoint.absolute())
+    # A variable is stored as {"value": array}.
+    return {_name(path).removesuffix("/value"): leaf for path, leaf in jax.tree.leaves_with_path(state["params"])}
 
 
 def loaded(
