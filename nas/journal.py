@@ -1,9 +1,9 @@
 """The truth of a search: an append-only file of events, one JSON object a line, on disk before anyone else hears of it.
 
-Archive, meta-learner, MLflow and reports are rebuilt from it. Events: `search` (settings, corpus, versions), `ask` (a
-trial was handed out), `noise` (how far seeds differ, measured or known), `rung` (a measurement on the way), `trial` (a
-trial ended), `notice` (of a collapse, or of a rung that does not carry over), `review` (a person's word on a held
-trial), `verified` and `ablation` (of `nas verify`), `resume`, `end`.
+Archive, meta-learner, MLflow and reports are rebuilt from it. Events: `search` (settings, corpus, versions, machine),
+`ask` (a trial was handed out), `noise` (how far seeds differ, measured or known), `rung` (a measurement on the way),
+`trial` (a trial ended), `notice` (of a collapse, or of a rung that does not carry over), `review` (a person's word on a
+held trial), `verified` and `ablation` (of `nas verify`), `resume`, `end`.
 """
 
 import fcntl

@@ -1,5 +1,6 @@
 """The model card of an exported trial: what it is, where it comes from, what it was measured to be."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ python generate.py "The " --tokens 200 --temperature 0.8
 ```
 
 ```python
+import jax.numpy as jnp
 from {PACKAGE} import Decoder, load, tokenizer
 
 model = load()                                   # tokens [batch, time] -> logits [batch, time, vocabulary]
@@ -59,7 +61,7 @@ def card(record: TrialRecord, space: SearchSpace, seen: Packed, requirements: Se
         *_scores(record, trials, seen),
         *_verdict(record),
         "## Certificate",
-        *_certificate(record),
+        *_certificate(record, trials),
         "## What it cost",
         *_cost(record),
         "## Versions",
@@ -81,9 +83,9 @@ def _what(record: TrialRecord, space: SearchSpace) -> Iterator[str]:
     model, train = settings.model, settings.train
     tokens = "bytes" if corpus.get("tokenizer", "bytes") == "bytes" else f"tokens of {corpus['tokenizer']}"
     yield (
-        f"A causal language model on {_text(tokens)}: {model.layers} layers of width {model.width} with "
-        f"{model.heads} heads, {record.fitness.params:,} parameters, around a token mixer that an architecture search "
-        f"has {'measured as a baseline' if record.trial.purpose == 'baseline' else 'found'} "
+        f"A causal language model on {_text(tokens)}: {model.layers} layer{'s' * (model.layers > 1)} of width "
+        f"{model.width} with {model.heads} heads, {record.fitness.params:,} parameters, around a token mixer that an "
+        f"architecture search has {'measured as a baseline' if record.trial.purpose == 'baseline' else 'found'} "
         f"(family: {_text(space.family(candidate.source))})."
     )
     steps = f"{record.fitness.step} of {train.steps}" if record.trial.stopped else f"{record.fitness.step}"
@@ -168,6 +170,21 @@ def _verdict(record: TrialRecord) -> Iterator[str]:
     ]
     yield "Verified on fresh seeds and untouched text; the gain in bits per byte, with its confidence interval:"
     yield _table(["verdict", "against", "gain", "p, corrected"], rows)
+    if conditions := [*_conditions(record, verified[-1])]:
+        yield "Under each condition of that verification:"
+        yield _table(["condition", "gain"], conditions)
+
+
+def _conditions(record: TrialRecord, verified: Event) -> Iterator[tuple[str, str]]:
+    """What the report has beside the journal, if it is there and is of the same verification."""
+    try:
+        report = json.loads((record.folder.path / "verification.json").read_text(encoding="utf-8"))
+        for verdict in report["verdicts"]:
+            compared = verdict["comparisons"]
+            if verdict["trial"] == record.trial.id and compared[0]["gain"] == verified.get("gain"):
+                yield from [(each["condition"], interval(each["gain"]) or "failed") for each in compared]
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return
 
 
 def _interval(event: Event) -> str:
@@ -175,10 +192,11 @@ def _interval(event: Event) -> str:
     return interval(gain) if isinstance(gain, Mapping) else ""
 
 
-def _certificate(record: TrialRecord) -> Iterator[str]:
-    certificate = record.trial.certificate
+def _certificate(record: TrialRecord, trials: Sequence[Trial]) -> Iterator[str]:
+    candidate = record.trial.candidate.id  # one that is trained once more has had its certificate
+    certificate = next((t.certificate for t in trials if t.candidate.id == candidate and t.certificate), None)
     if certificate is None:
-        yield "None: a confirmation, or a reference from outside, does not pass through the gate."
+        yield "None: a reference from outside does not pass through the gate."
         return
     exponents = ", ".join(f"{name} {value:g}" for name, value in certificate.exponents.items())
     rows = [

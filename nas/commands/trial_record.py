@@ -55,7 +55,8 @@ def record_of(folder: Folder, name: str) -> TrialRecord:
     event = trained_event(events, name, folder)
     begun = events[0]
     if missing := unrecorded(begun.get("config")):
-        raise UserError(f"{folder.journal} does not say {', '.join(missing)}: the trial can't be built without")
+        more = f" and {len(missing) - 1} more settings" if missing[1:] else ""
+        raise UserError(f"{folder.journal} does not say {missing[0]}{more}: the trial can't be trained again without")
     if not isinstance(begun.get("corpus"), Mapping) or not begun["corpus"].get("sha256"):
         raise UserError(f"{folder.journal} does not say the sha256 of its corpus: there is no telling what to train on")
     settings = as_recorded(begun["config"])
