@@ -18,6 +18,7 @@ _ENGINE = ("ask", "rung", "trial", "noise")  # what happens again by itself; the
 _APART = ("search", "resume", "end", "review", "verified", "ablation")
 _CLOCKS = ("time", "seconds", "tokens_per_second", "peak_bytes")  # and whatever ends in _seconds
 _WHERE = ("name", "machine", "sources")  # of a search's first event: a replay may be elsewhere, and later
+_DERIVED = "family"  # of an `ask`: follows from the candidate, and older records lack it
 _OWN = ("name", "results_dir", "notes_dir", "resume", "proposer", "execution", "tracking", "sandbox", "budget", "llm")
 
 
@@ -162,6 +163,8 @@ def _bare(value: Any) -> Any:
         if value.get("event") == "search":
             config = {name: setting for name, setting in value["config"].items() if name not in _OWN}
             value = {**{name: item for name, item in value.items() if name not in _WHERE}, "config": config}
+        elif value.get("event") == "ask":
+            value = {name: item for name, item in value.items() if name != _DERIVED}
         return {name: _bare(item) for name, item in value.items() if not _is_clock(name)}
     return [_bare(item) for item in value] if isinstance(value, list | tuple) else value
 

@@ -503,6 +503,7 @@ class Search:
                 "duplicate": duplicate,
                 "budget": asdict(assignment.budget),
                 "candidate": candidate_to_json(candidate),
+                "family": self._space.family(candidate.source),
                 "probability": draw.weights.get(draw.request.operator.name) if draw else None,
                 "weights": draw.weights if draw else {},
                 "in_flight": draw.in_flight if draw else {},
