@@ -126,8 +126,9 @@ class Summary:
         headers = ["architecture", "bits per byte", *["held out"][:held_out], "seeds"]
         lines = [_line(headers), "|" + "---|" * len(headers)]
         for row in self.rows:
-            name = row.name.replace("|", "\\|")  # in a cell
-            lines.append(_line([name, _scores(row.scores), *[_scores(row.held_out)][:held_out], row.seeds]))
+            lines.append(
+                _line([_as_text(row.name), _scores(row.scores), *[_scores(row.held_out)][:held_out], row.seeds])
+            )
         waiting = [f"Held until a person has decided: {', '.join(self.waiting)}."] if self.waiting else []
         told = [as_text(line) for line in (self.seeds, *self.fidelity, *self._front(), *self.llm) if line]
         return "\n".join([self.verdict(), "", *lines, "", f"Candidates: {self._tally()}.", *waiting, *told])

@@ -1,5 +1,7 @@
 """The MLflow copy of a journal: complete, written once whatever happens, and never in the search's way."""
 
+import csv
+import io
 import json
 import logging
 import shutil
@@ -17,9 +19,10 @@ import pytest
 from markdown_it import MarkdownIt
 
 from nas.tracking import MlflowTracker, rebuild, store
-from nas.tracking.projection import Projection
+from nas.tracking.projection import CORE, Projection
 from nas.tracking.store import Store, connect
 from nas.tracking.story import Story
+from nas.tracking.writes import Write
 from nas.types import (
     Budget,
     Candidate,
@@ -54,8 +57,10 @@ def trained(name: str, candidate: Candidate, bits: float, purpose: str = "search
 def ask(index: int, name: str, candidate: Candidate, purpose: str, now: float) -> dict:
     record = trial_to_json(trained(name, candidate, 1.0))["candidate"]
     weights = {"decay": 0.25 + index / 100, "erase key": 0.75 - index / 100}
+    island = None if purpose == "baseline" else 0
     return {"event": "ask", "index": index, "trial": name, "purpose": purpose, "candidate": record, "probability": 0.25,
-            "weights": weights, "in_flight": {"decay": 1}, "time": now}  # fmt: skip
+            "weights": weights, "in_flight": {"decay": 1}, "family": "delta", "island": island,
+            "time": now}  # fmt: skip
 
 
 def rung(name: str, step: int, bits: float, now: float) -> dict:
@@ -169,14 +174,6 @@ def journal_with_llm() -> list[dict]:
 JOURNALS = {"usual": journal(), "held": journal_with_held(), "llm": journal_with_llm()}
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with its tables and nothing in it: making them takes longer than a test."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    connect(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
 def uri(empty_store: Path, tmp_path: Path) -> str:
     shutil.copy(empty_store, tmp_path / "mlflow.db")
@@ -272,7 +269,7 @@ def test_a_search_as_a_reviewer_finds_it(uri: str, tmp_path: Path) -> None:
     assert search["params"]["model.width"] == "64" and search["params"]["model.layers"] == "[1, 2]"
     assert len(search["params"]["note"]) == 500
     assert search["tags"].items() >= {"seed": "7", "corpus.sha256": "ab" * 32, "version.jax": "0.10.2"}.items()
-    assert search["tags"]["best"] == "t0002" and search["tags"]["mlflow.note.content"].startswith("# Found")
+    assert search["tags"]["best"] == "t0002" and "# Found" in search["tags"]["mlflow.note.content"]
     assert points(search, "best_bits_per_byte") == [(1, 2.5), (2, 2.5), (3, 2.5), (4, 2.4)]
     assert points(search, "trained") == [(1, 1), (2, 1), (3, 1), (4, 2)]
     assert points(search, "rejected") == [(1, 0), (2, 1), (3, 1), (4, 1)]
@@ -288,7 +285,14 @@ def test_a_search_as_a_reviewer_finds_it(uri: str, tmp_path: Path) -> None:
             "probability", "gain", "state_bytes"} <= set(good["metrics"])  # fmt: skip
     assert good["params"] == {
         "operator": "decay", "parents": PARENT.id, "proposer": "grammar", "seed": "7", "steps": "20",
+        "family": "delta", "island": "0",
     }  # fmt: skip
+    assert good["tags"].items() >= {
+        "family": "delta", "island": "0", "rung": "20", "parent": PARENT.id, "parent.trial": "t0001",
+        "certificate": "passed",
+    }.items()  # fmt: skip
+    assert runs["t0001"]["tags"]["island"] == "all" and "island" not in runs["t0001"]["params"]
+    assert runs["t0003"]["tags"]["certificate"] == "causality" and runs["t0004"]["tags"]["rung"] == "10"
     assert good["tags"].items() >= {"outcome": "fitness", "stopped": "true", "purpose": "search"}.items()
     assert good["artifacts"]["candidate.py"] == CHILD.source
     assert "-x = 1\n+x = 2\n" in good["artifacts"]["parent.diff"]
@@ -301,6 +305,130 @@ def test_a_search_as_a_reviewer_finds_it(uri: str, tmp_path: Path) -> None:
     for name in ("t0003", "t0004", "t0005"):
         assert "bits_per_byte" not in runs[name]["metrics"]
     assert points(runs["t0004"], "rung_bits_per_byte") == [(10, 9.9)]
+
+
+def verified(trial: str, mean: float, now: float, verdict: str = "better") -> dict:
+    gain = {"mean": mean, "low": mean - 0.1, "high": mean + 0.2, "count": 3}
+    return {"event": "verified", "trial": trial, "verdict": verdict, "p": 0.01, "gain": gain, "against": "gla",
+            "time": now}  # fmt: skip
+
+
+def written(*events: dict) -> tuple[list[Write], Write]:
+    """All writes, and the last one of the search's page."""
+    projection = Projection()
+    writes = [write for event in events for write in projection.writes(event) if isinstance(write, Write)]
+    return writes, [w for w in writes if w.trial is None and "mlflow.note.content" in w.tags][-1]
+
+
+def test_every_trained_run_can_be_drawn_beside_the_others() -> None:
+    seed_8 = replace(trained("t0006", CHILD, 2.3, "confirm"), budget=Budget(20, 8), certificate=None)
+    repeat = [ask(5, "t0006", CHILD, "confirm", 1.0), told(seed_8, 2.0)]
+    writes, _ = written(*journal()[:-1], *repeat)
+    of_trained = [write for write in writes if write.tags.get("outcome") == "fitness"]
+    assert [write.trial for write in of_trained] == ["t0001", "t0002", "t0006"]
+    certified = {"state_bytes", "mixer.flops_per_token", "mixer.params", "growth.flops"}
+    for write in of_trained:
+        assert {*CORE, *certified} <= {name for name, *_ in write.metrics}, "a confirmation too"
+        assert all(float(write.params[name]) >= 0 for name in ("seed", "steps"))
+
+
+def test_the_search_shows_live_what_it_costs_and_has_found(uri: str, tmp_path: Path) -> None:
+    events = [*journal(), verified("t0002", 0.15, 1_800_000_020.0), verified("t0001", 0.05, 1_800_000_021.0)]
+    assert rebuild(events, uri, tmp_path / "artifacts", "nas") == 0
+    runs = snapshot(uri)
+    search = runs[""]
+    assert points(search, "cost.device_seconds") == [(1, 2.0), (2, 4.0), (3, 6.0), (4, 8.0)]
+    assert points(search, "training_share")[-1] == (4, pytest.approx(2 / 3))
+    assert points(search, "proposals_ahead")[-1] == (4, 0) and points(search, "cost.dollars")[-1] == (4, 0.0)
+    assert {value for _, value in points(search, "best_verified_gain")} == {0.15}, "the larger of the two"
+    assert points(search, "best_verified_gain.low")[-1] == (4, pytest.approx(0.05))
+    page = search["tags"]["mlflow.note.content"]
+    assert "ended (budget); 4 trials have ended" in page and "1 rejected (causality)" in page
+    assert f"| t0002 | {CHILD.id} | decay | delta | 2.4000, stopped at 20 | none: no interval | better: +0.1500" in page
+    assert "**Waits for a person:** verified as better" in page and "nas approve first TRIAL" in page
+    lines = list(csv.DictReader(io.StringIO(search["artifacts"]["candidates.csv"])))
+    assert [line["trial"] for line in lines] == ["t0001", "t0002", "t0003", "t0004"]
+    line = lines[1]
+    assert (line["verdict"], line["verified_gain"], line["bits_per_byte"], line["island"]) == (
+        "better",
+        "0.15",
+        "2.4",
+        "0",
+    )
+    assert (lines[2]["outcome"], lines[2]["detail"], lines[2]["bits_per_byte"]) == ("rejected", "causality", "")
+    verdict = runs["t0002"]["tags"]
+    assert verdict["verified.gain"] == "+0.1500 [+0.0500, +0.3500] (n=3)"
+    assert "**Verdict:** better. On seeds and text that no trial had it gains" in verdict["mlflow.note.content"]
+
+
+def test_a_number_has_its_interval_or_a_word_that_there_is_none() -> None:
+    def repeat(index: int, seed: int, bits: float) -> list[dict]:
+        trial = replace(trained(f"t001{index}", CHILD, bits, "confirm"), budget=Budget(20, seed))
+        return [ask(10 + index, trial.id, CHILD, "confirm", 1.0), told(trial, 2.0)]
+
+    _, none = written(*journal())
+    _, one = written(*journal(), *repeat(0, 8, 2.3), {"event": "resume", "time": 1.0})
+    _, two = written(*journal(), *repeat(0, 8, 2.3), *repeat(1, 9, 2.5), {"event": "resume", "time": 1.0})
+    assert "| none: no interval | not verified |" in none.tags["mlflow.note.content"]
+    assert "| 2.3000 at one: no interval | not verified |" in one.tags["mlflow.note.content"]
+    assert "| 2.4000 &#91;1.1294, 3.6706&#93; (n=2) |" in two.tags["mlflow.note.content"]
+    (row,) = [x for x in csv.DictReader(io.StringIO(two.artifacts["candidates.csv"])) if x["trial"] == "t0002"]
+    assert row["fresh_seeds"] == "2" and float(row["fresh_low"]) == pytest.approx(1.1294, abs=1e-4)
+
+
+def test_what_waits_for_a_person_is_on_the_searchs_page() -> None:
+    _, page = written(*(event for event in journal_with_held() if event["event"] != "review"))
+    assert "held: t0002, t0003, t0004. nas review first accept&#124;refuse TRIAL" in page.tags["mlflow.note.content"]
+    _, page = written(*journal_with_held())
+    assert "held: t0004. nas review" in page.tags["mlflow.note.content"]
+    _, page = written(*journal())
+    assert "**Waits for a person:** nothing" in page.tags["mlflow.note.content"]
+
+
+def test_the_searchs_page_is_written_ever_less_often() -> None:
+    events = journal()[:1]
+    for number in range(400):
+        candidate = Candidate(f"x = {number}\n", "decay", proposer="grammar")
+        events += [ask(number, f"t{number:04d}", candidate, "search", 1.0),
+                   told(trained(f"t{number:04d}", candidate, 2.0 + number / 1000), 2.0)]  # fmt: skip
+    writes, page = written(*events)
+    assert 30 < sum("candidates.csv" in write.artifacts for write in writes) < 60
+    assert page.tags["mlflow.note.content"].count("| t0") == 10, "the best ten"
+
+
+def test_no_cell_is_a_formula() -> None:
+    bad = Candidate("x = 7\n", "=cmd|' /C calc'!A0", ("@SUM(1)",), "+1\x1b[31m", name="-1")
+    _, page = written(*journal()[:1], {**ask(0, "t0001", bad, "search", 1.0), "family": "=1+1"},
+                      told(trained("t0001", bad, 2.0), 2.0))  # fmt: skip
+    (row,) = csv.DictReader(io.StringIO(page.artifacts["candidates.csv"]))
+    assert [row[name][0] for name in ("operator", "family", "parents", "proposer")] == ["'"] * 4
+    assert "\x1b" not in page.artifacts["candidates.csv"]
+
+
+def test_files_beside_the_journal_are_shown() -> None:
+    events = journal()[:5]
+    events[4] = {**events[4], "files": {"log": "\x1b[31mred\x1b[0m <b>", "checkpoint": "/results/t0001/*/00000020"}}
+    (write, *_) = [w for w in written(*events)[0] if w.tags.get("outcome") == "fitness"]
+    assert write.artifacts["log.txt"] == "[31mred[0m <b>"
+    assert write.tags["checkpoint"] == "/results/t0001/*/00000020"
+    assert "checkpoint /results/t0001/&#42;/00000020" in write.tags["mlflow.note.content"]
+
+
+@pytest.mark.parametrize("lines", [3, 200, 3000])
+def test_what_is_also_a_file_makes_room_first(lines: int) -> None:
+    change = "".join(f"-old {n}\n+new {n}\n" for n in range(lines))
+    story = Story(
+        {"operator": "decay", "motivation": "why " * 100}, parent=("ab" * 6, "t0001"), diff=change,
+        rungs={10: 3.0, 20: 2.5}, outcome={"kind": "crashed", "cause": "raised", "reason": "deep\n" * lines},
+        certificate={"checks": {f"check {n}": "seen " * 30 for n in range(7)}},
+        analysis={"by": "qwen3", "text": "It forgets. " * 40},
+    )  # fmt: skip
+    page = story.markdown()
+    assert len(page) < 7_900 and page.count("\n```") % 2 == 0, "no block of code is left open"
+    for said in ("**Motivation:** why", "| 20 | 2.5000 |", "**Analysis** (by qwen3): It forgets", "crashed: raised"):
+        assert said in page
+    assert ("(cut: the whole is in parent.diff)" in page) == (lines > 200)
+    assert "+new 0" in page and "**Certificate" in page
 
 
 RANKING = {"bits_per_byte", "score", "stderr", "held_out_bits_per_byte", "tokens_per_second"}

@@ -6,9 +6,18 @@ from typing import Any
 
 from nas.tally import Tally
 from nas.tracking import words
-from nas.tracking.story import Story
+from nas.tracking.overview import Overview
+from nas.tracking.story import DIFF_CHARACTERS, Story
 from nas.tracking.traces import Traces
 from nas.tracking.writes import STATUS, Event, Search, TraceWrite, Write
+
+# What a run has if it was trained, whoever it is: so that MLflow draws all of them beside each other.
+CORE = (
+    *("bits_per_byte", "score", "stderr", "steps_done", "tokens_per_second", "peak_bytes", "flops_per_token", "params"),
+    *("gate_seconds", "train_seconds", "total_seconds"),
+)
+_SHAPE = (("train", "time"), ("model", "width"))
+_REFRESH = 0.1  # of the trials so far, after which the search's page is written anew
 
 
 class Projection:
@@ -42,17 +51,22 @@ class Projection:
         if self._search is None or not isinstance(kind, str):
             return []
         self._tally.take(event)
+        self._overview.take(event)
         handler = self._handlers.get(kind)
         # The runs first: a trace that has ended is linked to one.
         return [*(handler(event) if handler else []), *self._traces.writes(event)]
 
     def _begin(self, event: Event) -> Write:
-        time = words.number(event.get("time"))
-        self._search = Search(
-            words.clean(event.get("name", "search"))[:200], "unknown" if time is None else f"{time:.3f}"
-        )
+        self._search = words.search_of(event)
         self._traces = Traces(self._search)
         self._tally = Tally()
+        self._overview = Overview(event)
+        self._shown = 0  # trials that had ended when its page was last written
+        self._seconds = {"train_seconds": 0.0, "total_seconds": 0.0}  # of all trials
+        self._gains: dict[str, dict[str, float]] = {}  # trial -> mean, low and high of its gain
+        self._stateless = _stateless(words.mapping(event.get("config")))
+        self._certificates: dict[str, Mapping[str, Any]] = {}  # of the candidates: a confirmation has none of its own
+        self._first: dict[str, str] = {}  # candidate -> the trial that tried it first
         self._sources: dict[str, str] = {}
         self._stories: dict[str, Story] = {}  # of the trials
         self._drawn: dict[str, Event] = {}  # work -> the event by which it was drawn
@@ -70,12 +84,6 @@ class Projection:
         self._front: set[str] = set()
         corpus = words.mapping(event.get("corpus"))
         versions = {f"version.{name}": value for name, value in words.mapping(event.get("versions")).items()}
-        sha256 = words.clean(corpus.get("sha256"))
-        description = (
-            f"**Search** {words.escape(self._search.name)}, seed {words.escape(event.get('seed'))}, "
-            f"corpus {words.escape(corpus.get('name'))} (`{sha256[:12].replace('`', '')}`).\n\n"
-            "The runs below it are its candidates. Steps of this run's metrics count finished trials."
-        )
         config = words.flatten(words.mapping(event.get("config")))
         return self._write(
             run_name=self._search.name,
@@ -86,7 +94,7 @@ class Projection:
                     "corpus": corpus.get("name"),
                     "corpus.sha256": corpus.get("sha256"),
                     **versions,
-                    "mlflow.note.content": description,
+                    "mlflow.note.content": self._overview.markdown(),
                 }
             ),
             artifacts={"search.json": words.pretty_json(event)},
@@ -100,7 +108,9 @@ class Projection:
         self._open[trial] = None
         self._killed.discard(trial)
         candidate, work = words.mapping(event.get("candidate")), words.clean(event.get("work"))
-        story = self._stories[trial] = Story(_told(candidate))
+        self._first.setdefault(words.clean(candidate.get("id")), trial)
+        story = self._stories[trial] = Story(_told(candidate), words.clean(event.get("family")))
+        story.island = _island(event)
         if work:
             self._trials[work] = trial
             story.drawn, story.opinion = self._drawn.get(work, {"work": work}), self._opinions.get(work, {})
@@ -159,7 +169,9 @@ class Projection:
         bits = words.number(event.get("bits_per_byte"))
         # Not yet "bits_per_byte": a trial that crashes later must not stand among the scores.
         metrics = () if bits is None else (("rung_bits_per_byte", bits, self._time_ms, int(step)),)
-        return [self._write(trial=trial, metrics=metrics, status=status)]
+        if bits is not None and trial in self._stories:
+            self._stories[trial].rungs[int(step)] = bits
+        return [self._write(trial=trial, tags={"rung": str(int(step))}, metrics=metrics, status=status)]
 
     def _trial(self, event: Event) -> list[Write]:
         trial = words.clean(event.get("id"))
@@ -174,11 +186,22 @@ class Projection:
             fitness = {"kind": "fitness", **words.mapping(outcome.get("fitness"))}
             accepted = self._finished_candidate(trial, {**event, "outcome": fitness}, fitness)
             self._waiting[trial] = (event, replace(accepted, amends=True))
+        cost = words.numbers(event.get("cost"))
+        for name in self._seconds:
+            self._seconds[name] += max(cost.get(name, 0.0), 0.0)
         writes = [self._finished_candidate(trial, event, outcome), self._progress(event)]
         if kind == "held":
             writes.append(self._waiting_count())
+        if (finished := sum(self._counts.values())) >= self._shown + max(1, int(_REFRESH * self._shown)):
+            self._shown = finished
+            writes.append(self._search_page())
         self._rung_times.pop(trial, None)
         return writes
+
+    def _search_page(self) -> Write:
+        """What the search is by now: its page, and its candidates as a table."""
+        page = words.tags({"mlflow.note.content": self._overview.markdown()})
+        return self._write(tags=page, artifacts={"candidates.csv": self._overview.table()})
 
     def _count(self, kind: str, event: Event, outcome: Mapping[str, Any]) -> None:
         self._counts[kind] += 1
@@ -210,7 +233,7 @@ class Projection:
             {"review": event.get("decision"), "review.by": event.get("by"), "review.why": event.get("why")}
         )
         if event.get("decision") != "accept":
-            return [self._write(trial=trial, tags=decision, amends=True), self._waiting_count()]
+            return [self._write(trial=trial, tags=decision, amends=True), self._waiting_count(), self._search_page()]
         fitness = words.mapping(words.mapping(held.get("outcome")).get("fitness"))
         self._counts["held"] -= 1
         self._count("trained", held, fitness)
@@ -219,6 +242,7 @@ class Projection:
             replace(accepted, tags={**accepted.tags, **self._page(trial), **decision}),
             self._waiting_count(),
             replace(self._progress({}), milestone=None),
+            self._search_page(),
         ]
 
     def _verified(self, event: Event) -> list[Write]:
@@ -227,9 +251,24 @@ class Projection:
         if trial not in self._stories:
             return []
         values = {"gain": gain.get("mean"), "low": gain.get("low"), "high": gain.get("high"), "p": event.get("p")}
-        metrics = [(f"verified.{name}", value, self._time_ms, 0) for name, value in words.numbers(values).items()]
-        tags = words.tags({"verdict": event.get("verdict"), "verified.against": event.get("against")})
-        return [self._write(trial=trial, tags=tags, metrics=tuple(metrics), amends=True)]
+        numbers = words.numbers(values)
+        metrics = [(f"verified.{name}", value, self._time_ms, 0) for name, value in numbers.items()]
+        self._stories[trial].verified = event
+        self._gains[trial] = numbers
+        told = {"verdict": event.get("verdict"), "verified.against": event.get("against")}
+        tags = words.tags({**told, "verified.gain": words.gain(gain)})
+        return [
+            self._write(trial=trial, tags={**tags, **self._page(trial)}, metrics=tuple(metrics), amends=True),
+            replace(self._search_page(), metrics=self._best_verified()),
+        ]
+
+    def _best_verified(self) -> tuple[tuple[str, float, int, int], ...]:
+        """The largest gain that was verified, and its interval, as the search's metrics."""
+        known = [found for found in self._gains.values() if "gain" in found]
+        best = max(known, key=_gain) if known else {}
+        names = {"gain": "best_verified_gain", "low": "best_verified_gain.low", "high": "best_verified_gain.high"}
+        finished = sum(self._counts.values())
+        return tuple((names[name], value, self._time_ms, finished) for name, value in best.items() if name in names)
 
     def _waiting_count(self) -> Write:
         return self._write(tags=words.tags({"waiting": len(self._waiting)}))
@@ -239,12 +278,16 @@ class Projection:
         candidate, certificate = words.mapping(event.get("candidate")), words.mapping(event.get("certificate"))
         budget, cost = words.mapping(event.get("budget")), words.mapping(event.get("cost"))
         rung_times = self._rung_times.get(trial, {})
-        values = {**cost, "gain": event.get("gain"), "state_bytes": certificate.get("state_bytes")}
+        identity = words.clean(candidate.get("id"))
+        if certificate:
+            self._certificates[identity] = certificate
+        passed = certificate or self._certificates.get(identity, {})
+        values = {**cost, "gain": event.get("gain"), **self._certified(passed)}
         curve: dict[int, float] = {}
         fitness = words.mapping(outcome.get("fitness")) if kind == "held" else {}
         last = int(words.number({**outcome, **fitness}.get("step")) or 0)
         if kind == "fitness":
-            values |= words.measured(outcome)
+            values |= {**words.measured(outcome), "steps_done": last}
             for rung in [
                 *words.mappings(event.get("rungs")),
                 {"step": last, "bits_per_byte": outcome.get("bits_per_byte")},
@@ -262,6 +305,11 @@ class Projection:
             artifacts["reason.txt"] = words.clean(outcome["reason"])
         story = self._stories.setdefault(trial, Story(_told(candidate)))
         story.outcome, story.certificate = _ended(event, outcome), certificate
+        story.rungs |= curve
+        files = words.mapping(event.get("files"))
+        story.checkpoint = words.clean(files.get("checkpoint"))
+        if files.get("log"):
+            artifacts["log.txt"] = words.clean(files["log"])
         return self._candidate_write(
             trial,
             candidate,
@@ -273,6 +321,9 @@ class Projection:
                 "rejected.check": outcome.get("check") if kind == "rejected" else None,
                 "crashed.cause": outcome.get("cause") if kind == "crashed" else None,
                 "tripwire": outcome.get("tripwire") if kind == "held" else None,
+                "certificate": "passed" if passed else outcome.get("check") if kind == "rejected" else None,
+                "rung": last or max(story.rungs, default=None),
+                "checkpoint": story.checkpoint or None,
             },
             params={
                 "operator": candidate.get("operator"),
@@ -280,6 +331,9 @@ class Projection:
                 "proposer": candidate.get("proposer"),
                 "seed": budget.get("seed"),
                 "steps": budget.get("steps"),
+                **({"family": story.family} if story.family else {}),
+                **({"island": story.island} if story.island not in ("", "all") else {}),  # numbers alone
+                **_rate(outcome),
             },
             metrics=metrics,
             artifacts=artifacts,
@@ -288,11 +342,15 @@ class Projection:
 
     def _progress(self, event: Event) -> Write:
         """The search's own metrics after one more finished trial."""
-        finished = sum(self._counts.values())
+        finished, spent = sum(self._counts.values()), self._seconds
         credit = words.mapping(event.get("credit"))
         values = {
             **self._counts,
             "in_flight": len(self._open),
+            "proposals_ahead": len(self._tally.open),
+            "training_share": spent["train_seconds"] / spent["total_seconds"] if spent["total_seconds"] else None,
+            "cost.device_seconds": spent["train_seconds"],
+            "cost.dollars": self._tally.dollars,
             "best_bits_per_byte": self._best,
             **self._llm(),
             **self._measurement,
@@ -315,7 +373,7 @@ class Projection:
         return {f"llm.{name}": float(value) for name, value in values.items()}
 
     def _resume(self, event: Event) -> list[Write]:
-        return [self._write(status="RUNNING")]
+        return [self._write(status="RUNNING"), self._search_page()]
 
     def _end(self, event: Event) -> list[Write]:
         self._killed = set(self._open)
@@ -327,14 +385,12 @@ class Projection:
         hypervolumes = {"hypervolume": front.get("hypervolume"), "hypervolume.baselines": front.get("of_baselines")}
         metrics = tuple((name, x, self._time_ms, finished) for name, x in words.numbers(hypervolumes).items())
         tags = words.tags({"end.reason": event.get("reason"), "best": event.get("best")})
-        if summary:
-            tags["mlflow.note.content"] = words.cut(summary, "\n\n(cut: the whole is in summary.md)")
+        page = self._search_page()
+        artifacts = {**page.artifacts, **({"summary.md": summary} if summary else {})}
         return [
             *(self._write(trial=trial, status="KILLED") for trial in self._open),
             *(self._write(trial=t, tags={"pareto": "true" if t in on_it else "false"}, amends=True) for t in moved),
-            self._write(
-                tags=tags, metrics=metrics, artifacts={"summary.md": summary} if summary else {}, status="FINISHED"
-            ),
+            self._write(tags={**tags, **page.tags}, metrics=metrics, artifacts=artifacts, status="FINISHED"),
         ]
 
     def _candidate_write(
@@ -357,6 +413,9 @@ class Projection:
             first = words.clean(parents[0]) if isinstance(parents, list | tuple) and parents else None
             if first in self._sources:
                 code["parent.diff"] = words.diff(self._sources[first], source, first, identity)
+        if story := self._stories.get(trial):
+            story.parent = self._parent(parents)
+            story.diff = words.clean(code.get("parent.diff"))[:DIFF_CHARACTERS]
         return self._write(
             trial=trial,
             run_name=" ".join(filter(None, [trial, operator, words.clean(candidate.get("name")), identity]))[:200],
@@ -364,6 +423,7 @@ class Projection:
                 {
                     "operator": operator,
                     "parents": words.join(parents),
+                    **self._place(trial),
                     "proposer": candidate.get("proposer"),
                     "candidate": identity,
                     **tags,
@@ -375,6 +435,34 @@ class Projection:
             artifacts={**code, **(artifacts or {})},
             status=status,
         )
+
+    def _parent(self, parents: Any) -> tuple[str, str]:
+        """(id, trial) of the first parent, as far as it is known."""
+        first = words.clean(parents[0]) if isinstance(parents, list | tuple) and parents else ""
+        return first, self._first.get(first, "")
+
+    def _place(self, trial: str) -> dict[str, str | None]:
+        """The tags that say where a candidate comes from."""
+        story = self._stories.get(trial, Story())
+        parent, its_trial = story.parent
+        return {
+            "family": story.family or None,
+            "island": story.island or None,
+            "parent": parent or None,
+            "parent.trial": its_trial or None,
+        }
+
+    def _certified(self, certificate: Mapping[str, Any]) -> dict[str, Any]:
+        """The certificate's numbers, of one mixer. What has no state of a fixed size has to keep all its inputs."""
+        if not certificate:
+            return {}
+        state, growth = certificate.get("state_bytes"), words.mapping(certificate.get("exponents"))
+        return {
+            "state_bytes": self._stateless if state is None else state,
+            "mixer.flops_per_token": certificate.get("flops_per_token"),
+            "mixer.params": certificate.get("params"),
+            **{f"growth.{name}": value for name, value in growth.items()},
+        }
 
     def _write(self, **fields: Any) -> Write:
         assert self._search is not None
@@ -396,8 +484,32 @@ def _texts(values: Any) -> list[str]:
 
 def _told(candidate: Mapping[str, Any]) -> dict[str, Any]:
     """What a page tells of a candidate: not its source, of which one copy is enough."""
-    return {name: candidate.get(name) for name in ("motivation", "predicted_gain")}
+    return {name: candidate.get(name) for name in ("operator", "motivation", "predicted_gain")}
 
 
 def _ended(event: Event, outcome: Mapping[str, Any]) -> dict[str, Any]:
-    return {**outcome, "stopped": event.get("stopped")}
+    return {**outcome, "stopped": event.get("stopped"), "gain": event.get("gain")}
+
+
+def _island(event: Event) -> str:
+    """Where an asked candidate lands: a baseline on all of them; empty where the journal does not say."""
+    if "island" in event and event.get("purpose") == "baseline":
+        return "all"
+    number = words.number(event.get("island"))
+    return "" if number is None else f"{number:g}"
+
+
+def _rate(outcome: Mapping[str, Any]) -> dict[str, float]:
+    """The learning rate that was the best of the grid, where there was one."""
+    rate = words.number(outcome.get("learning_rate"))
+    return {} if rate is None or outcome.get("kind") != "fitness" else {"learning_rate": rate}
+
+
+def _stateless(config: Mapping[str, Any]) -> float | None:
+    """As `nas.scores.stateless_bytes`, of settings as the journal has them."""
+    time, width = (words.number(words.mapping(config.get(part)).get(name)) for part, name in _SHAPE)
+    return None if time is None or width is None else 4 * time * width
+
+
+def _gain(found: Mapping[str, float]) -> float:
+    return found["gain"]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from nas.tracking.writes import STATUS, Event
+from nas.tracking.writes import STATUS, Event, Search
 
 PARAM_CHARACTERS = 500
 TAG_CHARACTERS = 7_900  # MLflow cuts at 8,000, in the middle of whatever stands there
@@ -19,6 +19,12 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 def mappings(value: Any) -> list[Mapping[str, Any]]:
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list | tuple) else []
+
+
+def search_of(begun: Event) -> Search:
+    """Which search it is that begins with this event."""
+    time = number(begun.get("time"))
+    return Search(clean(begun.get("name", "search"))[:200], "unknown" if time is None else f"{time:.3f}")
 
 
 def outcome(event: Event) -> Mapping[str, Any]:
@@ -106,11 +112,42 @@ def escape(value: Any) -> str:
     return " ".join(text.replace("www.", "www&#46;").split())
 
 
+def told(value: Any, most: int) -> str:
+    """`escape` of no more than so many characters."""
+    text = escape(clean(value)[:most])
+    if len(text) <= most:
+        return text
+    return re.sub(r"&#?\w*$", "", text[: most - 3]) + "..."  # not in the middle of an entity
+
+
+def gain(interval: Any) -> str:
+    """A verified gain with its interval, or a word that there is none."""
+    mean, low, high = (number(mapping(interval).get(name)) for name in ("mean", "low", "high"))
+    if mean is None:
+        return "no gain was measured"
+    seeds = number(mapping(interval).get("count"))
+    over = "" if seeds is None else f" (n={seeds:g})"
+    if low is None or high is None:
+        return f"{mean:+.4f}{over}, no interval"
+    return f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]{over}"
+
+
 def fence(text: str) -> str:
     """A code block that `text` cannot end."""
+    text = re.sub(r"`{17,}|~{17,}", lambda match: match[0][:16] + "...", text)  # else the fence would be as long
     longest = max((len(run) for run in re.findall(r"`+|~+", text)), default=0)
     ticks = "`" * max(3, longest + 1)
     return f"{ticks}\n{text}\n{ticks}"
+
+
+def last_lines(text: str, most: int) -> str:
+    """The end of `text`, from the beginning of a line where there is one."""
+    return text if len(text) <= most else text[-most:].partition("\n")[2] or text[-most:]
+
+
+def first_lines(text: str, most: int) -> str:
+    """The beginning of `text`, to the end of a line where there is one."""
+    return text if len(text) <= most else text[:most].rpartition("\n")[0] or text[:most]
 
 
 def diff(old: str, new: str, old_name: str | None, new_name: str) -> str:
