@@ -18,7 +18,7 @@ nas: searches for token mixers of linear cost, and tells what is really better.
   nas review SEARCH              what a search holds until a person has looked at it, and why
   nas approve|reject|rollback SEARCH TRIAL --by NAME --why TEXT   a person's word on what was verified
   nas report SEARCH [SEARCH ...]   one page to look at: what was found, how sure it is, why, at what cost; compared
-  nas audit [verify]             these words, and whether their chain is whole
+  nas audit [verify|registry]    these words, and whether their chain is whole; MLflow's registry written from them
   nas verify SEARCH [--beside SEARCH ...] [overrides]   what it found against tuned baselines, and a verdict; ablation
   nas reproduce SEARCH TRIAL [overrides]   trains one of its trials again, from its journal alone, and compares
   nas export SEARCH TRIAL DIR    a trained trial as a small package that runs without this engine
@@ -187,7 +187,7 @@ def _review(words: list[str]) -> int:
     from nas.configuration import composed, settings_of
 
     search, decision, overrides = arguments(words)
-    return review(search, Path(settings_of(composed(overrides)).results_dir), decision)
+    return review(search, settings_of(composed(overrides)), decision, overrides)
 
 
 def _approve(action: str, words: list[str]) -> int:
@@ -195,7 +195,7 @@ def _approve(action: str, words: list[str]) -> int:
     from nas.configuration import composed, settings_of
 
     search, trial, by, why, overrides = arguments(action, words)
-    return approve(action, search, trial, by, why, Path(settings_of(composed(overrides)).results_dir))
+    return approve(action, search, trial, by, why, settings_of(composed(overrides)), overrides)
 
 
 def _audit(words: list[str]) -> int:
@@ -204,7 +204,7 @@ def _audit(words: list[str]) -> int:
 
     overrides = [word for word in words if _is_override(word)]
     rest = [word for word in words if word not in overrides]
-    return audit(rest, Path(settings_of(composed(overrides)).results_dir))
+    return audit(rest, settings_of(composed(overrides)), overrides)
 
 
 def _report(words: list[str]) -> int:
@@ -314,7 +314,7 @@ def _ui(words: list[str]) -> int:
         words = words[:position] + words[position + 2 :]
     if any(word.startswith("-") for word in words):
         return _fail("usage: nas ui [overrides] [--port N]")
-    from nas.commands.search import store_of
+    from nas.commands.shown import store_of
     from nas.configuration import composed, settings_of
     from nas.ui import serve
 

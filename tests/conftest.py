@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, sync_playwright
 from nas.sandbox import Box
 from nas.settings import CorpusSettings
 from nas.tasks.corpus import Corpus, prepare
+from nas.tracking.store import connect
 from nas.trial import PRELOAD
 
 # Shapes in signatures are checked wherever these run in the tests' own process.
@@ -47,6 +48,14 @@ def text(text_folder: Path) -> list[str]:
 def corpus(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     """The same, prepared."""
     return prepare(CorpusSettings(kind="text", path=str(text_folder)), tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store with its tables and nothing in it: making them takes longer than a test."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    connect(f"sqlite:///{path}").search_experiments()
+    return path
 
 
 @pytest.fixture(scope="session")

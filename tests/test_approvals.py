@@ -57,7 +57,7 @@ def results(tmp_path: Path) -> Path:
 
 
 def say(results: Path, *words: str) -> int:
-    return main([*words, f"results_dir={results}"])
+    return main([*words, f"results_dir={results}", "tracking=none"])
 
 
 def decided(results: Path, action: str, trial: str = "t0001") -> int:

@@ -21,7 +21,7 @@ from nas.errors import UserError
 from nas.journal import Event, Journal
 from nas.live import Progress
 from nas.search import Search
-from nas.settings import Settings
+from nas.settings import Settings, TrackingSettings
 from nas.summary import summarize
 from nas.types import Budget, Candidate, Certificate, Cost, Fitness, Held, Outcome, Rejected, Trial, trial_to_json
 
@@ -36,8 +36,11 @@ LEAPT = Held(
 )
 
 
+UNTRACKED = Settings(tracking=TrackingSettings("none"))
+
+
 def begun() -> Event:
-    return {"event": "search", "name": "first", "seed": 0, "config": asdict(Settings()), "corpus": {}, "versions": {}}
+    return {"event": "search", "name": "first", "seed": 0, "config": asdict(UNTRACKED), "corpus": {}, "versions": {}}
 
 
 def asked(trial: Trial) -> Event:
@@ -167,7 +170,7 @@ def test_a_decision_is_in_the_journal_and_shown(
 
 @pytest.mark.parametrize("verdict", ["accept", "refuse"])
 def test_the_search_takes_a_decision_in_when_it_goes_on(verdict: str, first: Path) -> None:
-    review("first", Path("results"), Decision("t0001", verdict, "Ada", "looked"))
+    review("first", UNTRACKED, Decision("t0001", verdict, "Ada", "looked"))
     search = Search(Settings(), SPACE, record=lambda event: None)
     search.replay(journals.read(first / "journal.jsonl"))
     assert [trial.id for trial in search.waiting()] == ["t0002"]
@@ -290,7 +293,7 @@ def test_what_has_no_certificate_and_cannot_be_encoded_is_kept_too(first: Path) 
 
 
 def test_the_best_has_its_certificate_beside_it(first: Path) -> None:
-    review("first", Path("results"), Decision("t0001", "accept", "Ada", "looked"))
+    review("first", UNTRACKED, Decision("t0001", "accept", "Ada", "looked"))
     search = Search(Settings(), SPACE, record=lambda event: None)
     search.replay(journals.read(first / "journal.jsonl"))
     _store_best(Folder(first), summarize(search))
@@ -299,7 +302,7 @@ def test_the_best_has_its_certificate_beside_it(first: Path) -> None:
 
 
 def test_the_live_view_and_the_search_agree_on_what_waits(first: Path) -> None:
-    review("first", Path("results"), Decision("t0002", "refuse", "Ada", "looked"))
+    review("first", UNTRACKED, Decision("t0002", "refuse", "Ada", "looked"))
     progress, search = Progress(24), Search(Settings(), SPACE, record=lambda event: None)
     events = journals.read(first / "journal.jsonl")
     search.replay(events)
@@ -310,4 +313,4 @@ def test_the_live_view_and_the_search_agree_on_what_waits(first: Path) -> None:
 
 def test_a_search_that_cannot_be_found_is_an_error_of_the_person() -> None:
     with pytest.raises(UserError, match="there is no search in x"):
-        review("x", Path("results"))
+        review("x", UNTRACKED)

@@ -1,7 +1,8 @@
 """`nas approve|reject|rollback SEARCH TRIAL --by NAME --why TEXT`, and `nas audit`: promotion needs a person.
 
 What was verified may be approved: it is then a baseline of later searches, to be beaten and to be a parent. Every
-decision is a line of results_dir/approvals.jsonl (`nas.approvals`).
+decision is a line of results_dir/approvals.jsonl (`nas.approvals`). MLflow's registry is written from that line, and
+anew by `nas audit registry`.
 """
 
 import json
@@ -10,13 +11,15 @@ from pathlib import Path
 
 from nas.approvals import ACTIONS, TRAIL, Decision, approved, decide, read_trail, sha256
 from nas.commands.folder import Folder, events_of, folder_of
+from nas.commands.shown import show_registry
 from nas.commands.signed import signature_of
 from nas.errors import UserError
 from nas.journal import Event
+from nas.settings import Settings
 from nas.terminal import make_console, printable
 from nas.types import Fitness, trial_from_json
 
-_AUDIT = "usage: nas audit [verify] [overrides]"
+_AUDIT = "usage: nas audit [verify|registry] [overrides]"
 
 
 def arguments(action: str, words: Sequence[str]) -> tuple[str, str, str, str, list[str]]:
@@ -33,12 +36,18 @@ def arguments(action: str, words: Sequence[str]) -> tuple[str, str, str, str, li
     return named[0], named[1], given["--by"], given["--why"], overrides
 
 
-def approve(action: str, search: str, trial: str, by: str, why: str, results_dir: Path) -> int:
-    """Writes the decision; says what follows from it. Returns 0.
+def approve(
+    action: str, search: str, trial: str, by: str, why: str, asked: Settings, overrides: Sequence[str] = ()
+) -> int:
+    """Writes the decision, and then the registry; says what follows from it. Returns 0.
+
+    Args:
+      asked: what `overrides` make of the defaults: where the results are.
 
     Raises:
       UserError: with one sentence.
     """
+    results_dir = Path(asked.results_dir)
     folder = folder_of(search, results_dir)
     decision = _decision(action, folder, trial, by, why)
     event = decide(results_dir / TRAIL, decision)
@@ -51,6 +60,9 @@ def approve(action: str, search: str, trial: str, by: str, why: str, results_dir
         f"{trial} of {folder.name} ({decision.candidate.id}, verdict {decision.verdict or 'none'}) is {ACTIONS[action]}"
         f" as line {event['number']} of {results_dir / TRAIL}: {follows}"
     )
+    _, troubles = show_registry(results_dir, asked, overrides)
+    for trouble in troubles:
+        _print(f"{trouble} The decision stands.")
     return 0
 
 
@@ -81,14 +93,23 @@ def _sha256_of(event: Event) -> str:
     return sha256(json.dumps(event, sort_keys=True).encode())
 
 
-def audit(words: Sequence[str], results_dir: Path) -> int:
-    """Shows the decisions, with the head of their chain; with "verify" no more than whether it is whole. Returns 0.
+def audit(words: Sequence[str], asked: Settings, overrides: Sequence[str] = ()) -> int:
+    """Shows the decisions, with the head of their chain; with "verify" no more than whether it is whole.
+
+    With "registry" it writes MLflow's registry from the decisions and the journals. Returns 0; 1 if MLflow has not
+    taken it.
+
+    Args:
+      asked: what `overrides` make of the defaults: where the results are.
 
     Raises:
       UserError: with the usage, or where the chain is broken.
     """
-    if list(words) not in ([], ["verify"]):
+    if list(words) not in ([], ["verify"], ["registry"]):
         raise UserError(_AUDIT)
+    results_dir = Path(asked.results_dir)
+    if list(words) == ["registry"]:
+        return _write_registry(results_dir, asked, overrides)
     path = results_dir / TRAIL
     events = read_trail(path)
     if not words:
@@ -101,6 +122,15 @@ def audit(words: Sequence[str], results_dir: Path) -> int:
         f"{path} is whole: {len(events)} decisions, {len(approved(events))} stand approved, head {events[-1]['hash']}"
     )
     return 0
+
+
+def _write_registry(results_dir: Path, asked: Settings, overrides: Sequence[str]) -> int:
+    told, troubles = show_registry(results_dir, asked, overrides, with_runs=True)
+    for line in [*told, *troubles]:
+        _print(printable(line))
+    if not told and not troubles:
+        _print(f"There is nothing to write: nothing in {results_dir} that MLflow shows was verified")
+    return int(bool(troubles))
 
 
 def _in_words(event: Event) -> str:

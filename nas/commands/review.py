@@ -13,9 +13,11 @@ from pathlib import Path
 from rich.console import Console
 
 from nas.commands.folder import Folder, events_of, folder_of
+from nas.commands.shown import place_of, show
 from nas.commands.signed import signature_of
 from nas.errors import UserError
 from nas.journal import Event, Journal
+from nas.settings import Settings
 from nas.space import SearchSpace, load_space
 from nas.terminal import make_console, printable
 from nas.types import Fitness, Held, Trial, outcome_kind, trial_from_json
@@ -57,22 +59,24 @@ def arguments(words: Sequence[str]) -> tuple[str, Decision | None, list[str]]:
     raise UserError(_USAGE)
 
 
-def review(search: str, results_dir: Path, decision: Decision | None = None) -> int:
+def review(search: str, asked: Settings, decision: Decision | None = None, overrides: Sequence[str] = ()) -> int:
     """Shows what a search holds, or writes a decision into its journal. Returns the exit code.
 
     Args:
-      search: its results folder, or the name of one in `results_dir`.
+      search: its results folder, or the name of one in the results folder.
+      asked: what `overrides` make of the defaults: where the results are.
 
     Raises:
       UserError: if there is no such search, or nothing to decide on.
     """
-    folder, console = folder_of(search, results_dir), make_console()
+    folder, console = folder_of(search, Path(asked.results_dir)), make_console()
     if decision is None:
         for line in _shown(folder, events_of(folder)):
             _print(console, line)
         return 0
     with closing(Journal(folder.journal)) as journal:  # under its lock: no search is running
-        _check(decision, events_of(folder))
+        events = events_of(folder)
+        _check(decision, events)
         journal.append(
             {
                 "event": "review",
@@ -84,6 +88,8 @@ def review(search: str, results_dir: Path, decision: Decision | None = None) -> 
         )
     _print(console, f"{decision.trial} is {_PAST[decision.verdict]}; the search takes that in when it goes on:")
     _print(console, f"  nas search resume={folder.path}")
+    for trouble in show(folder, place_of(events[0], folder.path.resolve().parent, asked, overrides)):
+        _print(console, trouble)
     return 0
 
 

@@ -23,6 +23,7 @@ from nas.commands.folder import JOURNAL, Folder
 from nas.commands.kept_noise import keep_noise, noise_file, read_noise
 from nas.commands.meta import first_prior
 from nas.commands.proposing import Record
+from nas.commands.shown import as_shown, store_of
 from nas.commands.trial_spec import spec_of
 from nas.configuration import replayed, resumed
 from nas.errors import UserError
@@ -118,7 +119,7 @@ def _run(
             _store_trial(folder, event)
         if tracker := _tracker(settings, folder):
             stack.callback(tracker.close)
-            listeners.append(lambda event: tracker.write(proposing.with_prompt(folder.path, event)))
+            listeners.append(lambda event: tracker.write(as_shown(folder, event)))
             for event in events:
                 listeners[-1](event)
 
@@ -266,12 +267,6 @@ def _tracker(settings: Settings, folder: Folder) -> Any:
     uri, artifacts = store_of(settings)
     again = f"nas search resume={folder.path} writes what is missing"
     return MlflowTracker(uri, artifacts, settings.tracking.experiment, how_to_rebuild=again)
-
-
-def store_of(settings: Settings) -> tuple[str, Path]:
-    """(store URI, artifact folder) of MLflow."""
-    root = Path(settings.results_dir).resolve()
-    return settings.tracking.uri or f"sqlite:///{root / 'mlflow.db'}", root / "mlartifacts"
 
 
 def _first_event(

@@ -16,12 +16,11 @@ from typing import Any
 
 from rich.console import Console
 
-from nas import journal as journals
 from nas.ablation import Change, Kept, lineage, without
 from nas.commands.containment import contained
 from nas.commands.folder import Folder, events_of, folder_of
 from nas.commands.measuring import at_a_time, kept_in, measure, origin, warm_boxes, write_report
-from nas.commands.search import store_of
+from nas.commands.shown import attach, show, show_registry, store_of
 from nas.commands.verified import draw, markdown, table
 from nas.configuration import settings_of, verifying
 from nas.errors import UserError
@@ -104,7 +103,8 @@ def verify(search: str, beside: Sequence[str], asked: Settings, overrides: Seque
     report["corpora"] = [{"name": c.name, "sha256": c.sha256} for c in (first, second) if c]
     path = write_report(settings, f"{folders[0].name}/verification", report, markdown(report))
     figure = draw(report, path.with_suffix(".svg"))
-    _hand_back(folders[0], report, settings, console)
+    _hand_back(folders[0], report)
+    _show(folders[0], journal_events[0][0], [path, figure], settings, overrides, console)
     _copy([path, path.with_suffix(".json"), figure], settings.verify.copy_to, folders[0].name)
     console.print("\n".join([*table(report), f"written to {path}"]), markup=False, soft_wrap=True)
     return 0
@@ -462,8 +462,8 @@ def _ablation(
 # Handed back
 
 
-def _hand_back(folder: Folder, report: Mapping[str, Any], settings: Settings, console: Console) -> None:
-    """Verdicts and effects to the search's journal, each once, and from there to MLflow if the search is shown there.
+def _hand_back(folder: Folder, report: Mapping[str, Any]) -> None:
+    """Verdicts and effects to the search's journal, each once.
 
     A resumed search takes the effects into the credit of its operators.
     """
@@ -474,14 +474,25 @@ def _hand_back(folder: Folder, report: Mapping[str, Any], settings: Settings, co
     with closing(Journal(folder.journal)) as journal:
         for event in events:
             journal.append(event)
-    if settings.tracking.kind == "none" or not events:
-        return
-    from nas.tracking import rebuild
 
-    uri, artifacts = store_of(settings)
-    missing = rebuild(journals.read(folder.journal), uri, artifacts, settings.tracking.experiment)
-    if missing:
-        console.print("MLflow has not taken everything; the journal has it all.")
+
+def _show(
+    folder: Folder,
+    begun: Event,
+    files: Sequence[Path],
+    settings: Settings,
+    overrides: Sequence[str],
+    console: Console,
+) -> None:
+    """The verdicts and the report to MLflow, if the search is shown there: its runs, its files and the registry."""
+    if settings.tracking.kind == "none":
+        return
+    place = (*store_of(settings), settings.tracking.experiment)
+    troubles = show(folder, place) or attach(begun, files, place)
+    if not troubles:
+        _, troubles = show_registry(Path(settings.results_dir), settings, overrides)
+    for trouble in troubles:
+        console.print(trouble, markup=False, soft_wrap=True)
 
 
 def _events(report: Mapping[str, Any]) -> list[Event]:

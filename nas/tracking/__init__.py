@@ -4,9 +4,11 @@ The journal is the truth and MLflow a copy of it for reading. So a write is neve
 the search, and whatever is missing is made good by writing the same events again.
 
 An event passes three parts: `Projection` (pure: event -> what is to be written), `Store` (finds or creates the run
-and writes; writing twice changes nothing) and `MlflowTracker` (queue, thread, retries).
+and writes; writing twice changes nothing) and `MlflowTracker` (queue, thread, retries). The model registry
+(`register`) and files beside a search's run (`attach`) are written at once, by whoever decides or reports.
 """
 
+from nas.tracking.registry import NotWritten, attach, register
 from nas.tracking.tracker import MlflowTracker, rebuild
 
-__all__ = ["MlflowTracker", "rebuild"]
+__all__ = ["MlflowTracker", "NotWritten", "attach", "rebuild", "register"]

@@ -1,10 +1,11 @@
-"""Where it is written: the only file that calls MLflow."""
+"""Where runs and traces are written: the only file that calls MLflow, beside `nas.tracking.registry`."""
 
 import hashlib
 import json
 import logging
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -35,11 +36,26 @@ class Store:
         self._milestones: set[int] = set()
         self._ended_traces: set[str] = set()
 
-    def apply(self, write: Write | TraceWrite) -> None:
+    def runs(self, search: Search) -> dict[str, str]:
+        """Trial -> run, of what is there of this search."""
+        self._look_up(search)
+        return {trial: run for trial, run in self._runs.items() if trial is not None}
+
+    def attach(self, search: Search, path: Path) -> None:
+        """Adds a file to the artifacts of the search's own run."""
+        self._look_up(search)
+        if None not in self._runs:
+            self._create(Write(search, int(1000 * time.time()), run_name=search.name))
+        self._client.log_artifact(self._runs[None], str(path))
+
+    def _look_up(self, search: Search) -> None:
         if self._client is None:
             self._client = connect(self._uri)
-        if self._search != write.search:
-            self._load(write.search)
+        if self._search != search:
+            self._load(search)
+
+    def apply(self, write: Write | TraceWrite) -> None:
+        self._look_up(write.search)
         if isinstance(write, TraceWrite):
             self._apply_trace(write)
         else:
@@ -260,7 +276,7 @@ def connect(uri: str) -> Any:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    return MlflowClient(tracking_uri=uri)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def _check_sqlite(path: str) -> None:

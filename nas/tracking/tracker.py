@@ -48,9 +48,8 @@ class MlflowTracker:
         *,
         how_to_rebuild: str = "nas.tracking.rebuild with the journal's events writes what is missing",
     ) -> None:
-        for name, value in _QUIET.items():  # in the caller's thread: setenv beside another thread's getenv can crash
-            os.environ.setdefault(name, value)
-        self._where = re.sub(r"//[^/@]*@", "//", uri)  # without a password
+        be_quiet()
+        self._where = without_password(uri)
         self._how_to_rebuild = how_to_rebuild
         self._projection = Projection()
         self._store = Store(uri, artifact_root, experiment)
@@ -121,6 +120,16 @@ class MlflowTracker:
         level = logging.DEBUG if self._warned else logging.WARNING
         self._warned = True
         log.log(level, "%s; the search goes on, the journal keeps everything, and writing is tried again.", trouble)
+
+
+def be_quiet() -> None:
+    """Settles how MLflow's client behaves in this process, where the environment does not say otherwise."""
+    for name, value in _QUIET.items():  # in the caller's thread: setenv beside another thread's getenv can crash
+        os.environ.setdefault(name, value)
+
+
+def without_password(uri: str) -> str:
+    return re.sub(r"//[^/@]*@", "//", uri)
 
 
 def rebuild(
