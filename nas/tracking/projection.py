@@ -114,13 +114,14 @@ class Projection:
         if work:
             self._trials[work] = trial
             story.drawn, story.opinion = self._drawn.get(work, {"work": work}), self._opinions.get(work, {})
-        values = {"probability": event.get("probability"), "predicted_gain": candidate.get("predicted_gain")}
+        story.numbers = words.numbers(
+            {"probability": event.get("probability"), "predicted_gain": candidate.get("predicted_gain")}
+        )
         return [
             self._candidate_write(
                 trial,
                 candidate,
                 tags={"outcome": "running", "purpose": event.get("purpose")},
-                metrics=[(name, value, self._time_ms, 0) for name, value in words.numbers(values).items()],
                 status="RUNNING",
             )
         ]
@@ -300,6 +301,9 @@ class Projection:
         if kind == "held":  # under names of their own: nothing that ranks runs finds them
             seen = words.numbers({**words.measured(fitness), "bits_per_byte": fitness.get("bits_per_byte")})
             metrics += [(f"held/{words.key(name)}", value, self._time_ms, last) for name, value in seen.items()]
+        # Last: MLflow compares runs by the first of their metrics, until a person chooses another.
+        asked = self._stories.get(trial, Story()).numbers
+        metrics += [(name, value, self._time_ms, 0) for name, value in asked.items()]
         artifacts = {"certificate.json": words.pretty_json(certificate)} if certificate else {}
         if outcome.get("reason"):
             artifacts["reason.txt"] = words.clean(outcome["reason"])

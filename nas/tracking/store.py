@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from nas.tracking.views import view_tags
 from nas.tracking.writes import COMPLETE, Search, Span, TraceWrite, Usage, Write
 
 BATCH = 100  # MLflow takes no more parameters or tags in one call
@@ -128,7 +129,7 @@ class Store:
         if isinstance(root, Path) or (root and "://" not in root):
             # A server keeps the artifacts of its clients; a path of this machine would mean nothing there.
             root = None if self._uri.startswith("http") else Path(root).absolute().as_uri()
-        created: str = self._client.create_experiment(self._experiment, artifact_location=root)
+        created: str = self._client.create_experiment(self._experiment, artifact_location=root, tags=view_tags())
         return created
 
     def _find(self, query: str) -> Iterable[Any]:

@@ -26,6 +26,7 @@ class Story:
       island: where it lands, "all" for a baseline; empty where the journal does not say.
       parent: (id, trial) of its first parent.
       diff: from there to it; empty where the parent's source is not known.
+      numbers: what was known before there was an outcome: how probable it was, and its prediction.
       rungs: step -> bits per byte.
       outcome: with `stopped` and `gain`; empty until there is one.
       drawn: the event by which its proposal was drawn, as `analysis`, `opinion` and `verified` are the events about it.
@@ -37,6 +38,7 @@ class Story:
     island: str = ""
     parent: tuple[str, str] = ("", "")
     diff: str = ""
+    numbers: Mapping[str, float] = field(default_factory=dict)
     rungs: dict[int, float] = field(default_factory=dict)
     outcome: Mapping[str, Any] = field(default_factory=dict)
     certificate: Mapping[str, Any] = field(default_factory=dict)

@@ -100,18 +100,18 @@ def _version(
     identity, gain = words.clean(candidate.get("id")), verdict.get("gain")
     lineage = _lineage(identity, parents)
     tags = {
+        "verdict": verdict.get("verdict"),
+        "gain": words.gain(gain),
+        "against": verdict.get("against"),
+        **_decided(decision),
         "candidate": identity,
-        "search": search.name,
-        "started": search.started,
-        "trial": trial,
         "operator": candidate.get("operator"),
         "family": asked.get("family"),
-        "verdict": verdict.get("verdict"),
-        "against": verdict.get("against"),
-        "gain": words.gain(gain),
         "certificate": "passed" if ended.get("certificate") else "none",
         "lineage": ", ".join(lineage) or "none",
-        **_decided(decision),
+        "trial": trial,
+        "search": search.name,
+        "started": search.started,
     }
     return Version(
         search,
@@ -155,9 +155,12 @@ def _decided(decision: Event | None) -> dict[str, Any]:
 def _description(candidate: Mapping[str, Any], verdict: Event, lineage: Sequence[str], decision: Event | None) -> str:
     """The version's page, as Markdown that shows others' text as text."""
     against = words.told(verdict.get("against"), 80)
-    gain = words.escape(words.gain(verdict.get("gain")))
+    mean, low, high = (words.number(words.mapping(verdict.get("gain")).get(n)) for n in ("mean", "low", "high"))
+    gain = "no gain was measured" if mean is None else f"{mean:+.4f} bits per byte"
+    between = "no interval" if low is None or high is None else f"95% interval from {low:+.4f} to {high:+.4f}"
     sections = [
-        f"**Verdict:** {words.told(verdict.get('verdict'), 40)}. It gains {gain} bits per byte over {against}.",
+        # In plain words: the list of versions shows the beginning as it is.
+        f"{words.told(verdict.get('verdict'), 40)}: {gain} over {against}, {between}.",
         f"**Motivation:** {words.told(candidate.get('motivation'), 900) or 'none was given'}",
         f"**Lineage:** {words.told(', '.join(lineage), 600) or 'it has no parents'}",
     ]
