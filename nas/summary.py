@@ -127,11 +127,11 @@ class Summary:
         lines = [_line(headers), "|" + "---|" * len(headers)]
         for row in self.rows:
             lines.append(
-                _line([_as_text(row.name), _scores(row.scores), *[_scores(row.held_out)][:held_out], row.seeds])
+                _line([as_text(row.name), _scores(row.scores), *[_scores(row.held_out)][:held_out], row.seeds])
             )
         waiting = [f"Held until a person has decided: {', '.join(self.waiting)}."] if self.waiting else []
         told = [as_text(line) for line in (self.seeds, *self.fidelity, *self._front(), *self.llm) if line]
-        return "\n".join([self.verdict(), "", *lines, "", f"Candidates: {self._tally()}.", *waiting, *told])
+        return "\n".join([self.verdict(), "", *lines, "", f"Candidates: {as_text(self._tally())}.", *waiting, *told])
 
     def show(self, console: Console, folder: Path, reason: str) -> None:
         """Prints the result and the next commands."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import bits, fitness, make_settings, simulate, start
+from fakes import FakeSpace, bits, fitness, make_settings, simulate, start
 
 from nas.configuration import as_recorded, resumed
 from nas.journal import Event
@@ -147,6 +147,18 @@ def test_a_replay_is_the_search(known: bool) -> None:
 
 
 # An older journal
+
+
+def test_an_ask_says_the_family_and_a_record_of_before_replays_to_the_same() -> None:
+    search, events = start(make_settings(trials=6))
+    simulate(search)
+    asked = of(events, "ask")
+    assert asked and all(e["family"] == FakeSpace().family(e["candidate"]["source"]) for e in asked)
+    older = [{name: value for name, value in event.items() if name != "family"} for event in events]
+    assert difference(older, events) is None
+    again, _ = start(make_settings(trials=6))
+    again.replay(older)
+    assert again.trials.keys() == search.trials.keys() and again.best("search") == search.best("search")
 
 
 def test_an_older_journal_goes_on_as_it_began() -> None:

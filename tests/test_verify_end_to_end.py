@@ -1,6 +1,7 @@
 """`nas verify` and `nas null` with real training, at a size at which everything takes seconds."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -32,6 +33,7 @@ from nas.settings import (
     TrainSettings,
 )
 from nas.tasks.corpus import prepare
+from nas.tracking.store import connect
 from nas.trial import make_spec, run_trial
 from nas.types import Cost, Fitness, Rung, Trial, outcome_from_json, source_id
 
@@ -77,7 +79,7 @@ def run(words: list[str], capfd: pytest.CaptureFixture[str]) -> tuple[int, str, 
 
 
 def test_a_search_is_verified_and_going_on_measures_nothing_twice(
-    searched: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path
+    searched: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path, empty_store: Path
 ) -> None:
     words = ["verify", str(searched), "--beside", str(searched), *TINY, f"verify.copy_to={tmp_path}"]
     code, out, err = run(words, capfd)
@@ -100,11 +102,19 @@ def test_a_search_is_verified_and_going_on_measures_nothing_twice(
     told = [event["event"] for event in journals.read(searched / "journal.jsonl")]
     assert told.count("verified") == 1 and told.count("ablation") == (ablation["effect"] is not None)
 
-    code, out, err = run(words, capfd)
+    shutil.copy(empty_store, searched.parent / "mlflow.db")
+    code, out, err = run([*words, "tracking=mlflow"], capfd)
     assert code == 0 and "results in" in out, "they were there"
     again = json.loads((searched / "verification.json").read_text())
     assert again["verdicts"] == report["verdicts"] and again["ablations"] == report["ablations"]
     assert [event["event"] for event in journals.read(searched / "journal.jsonl")] == told, "and are told once"
+    client = connect(f"sqlite:///{searched.parent / 'mlflow.db'}")
+    (version,) = client.search_model_versions("name = 'linear_attention'")
+    assert (version.tags["trial"], version.tags["verdict"]) == ("t0001", verdict["verdict"])
+    run_of_trial = client.get_run(version.run_id)
+    assert run_of_trial.data.tags["verdict"] == verdict["verdict"] and run_of_trial.data.tags["family"]
+    files = {file.path for file in client.list_artifacts(run_of_trial.data.tags["mlflow.parentRunId"])}
+    assert {"verification.md", "verification.svg", "candidates.csv"} <= files
 
 
 def test_what_can_not_be_verified_is_one_sentence(
