@@ -212,7 +212,7 @@ def _report(words: list[str]) -> int:
     from nas.configuration import composed, settings_of
 
     searches, recursive, overrides = arguments(words)
-    return report(searches, recursive, settings_of(composed(overrides)))
+    return report(searches, recursive, settings_of(composed(overrides)), overrides)
 
 
 def _verify(words: list[str]) -> int:

@@ -196,6 +196,7 @@ class Summary:
             commands.append((f"nas search resume={folder} {key}={2 * float(value):g}", "goes on with twice the budget"))
         elif reason != "trials":
             commands.append((f"nas search resume={folder}", "goes on where this ended"))
+        commands.append((f"nas report {folder}", "one page: what was found, how sure it is, why, at what cost"))
         commands.append((f"nas ui results_dir={folder.parent}", "every candidate in the browser"))
         if self.best:
             commands.append((f"nas train {folder / 'best.py'} train.seed=7", "trains the best one once more"))

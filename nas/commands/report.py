@@ -10,9 +10,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from nas.approvals import TRAIL, read_trail
 from nas.commands.folder import Folder, events_of, folder_of
 from nas.commands.measuring import markdown_table
+from nas.commands.shown import attach, place_of
 from nas.errors import UserError
 from nas.report import Account, account_of, page, recursion
 from nas.settings import Settings
@@ -36,16 +39,17 @@ def arguments(words: Sequence[str]) -> tuple[list[str], bool, list[str]]:
     return searches, _RECURSION in words, overrides
 
 
-def report(searches: Sequence[str], recursive: bool, settings: Settings) -> int:
-    """Writes the page: of one search into its folder, of several into results_dir. Returns 0.
+def report(searches: Sequence[str], recursive: bool, asked: Settings, overrides: Sequence[str]) -> int:
+    """Writes the page: of one search into its folder and to MLflow, of several into results_dir. Returns 0.
 
     Args:
       recursive: with the measures of self-improvement over these searches, in the order given; they are shown too.
+      asked: what `overrides` make of the defaults.
 
     Raises:
       UserError: with one sentence.
     """
-    results, console = Path(settings.results_dir), make_console()
+    results, console = Path(asked.results_dir), make_console()
     folders = [folder_of(search, results) for search in searches]
     accounts = [account(folder, results) for folder in folders]
     measures = recursion.table(accounts) if recursive else None
@@ -53,8 +57,29 @@ def report(searches: Sequence[str], recursive: bool, settings: Settings) -> int:
     write(path, page(accounts, _made(folders), measures))
     if measures:
         console.print("\n".join(markdown_table(measures.headers, measures.rows)), markup=False, soft_wrap=True)
-    console.print(f"written to {path}: open it in a browser, offline too", markup=False, soft_wrap=True)
+    troubles = _attach(folders[0], path, asked, overrides) if len(folders) == 1 else []
+    for line in [*troubles, f"written to {path}: open it in a browser, offline too"]:
+        console.print(line, markup=False, soft_wrap=True)
     return 0
+
+
+def refresh(folder: Folder, asked: Settings, overrides: Sequence[str], console: Console) -> None:
+    """The page of a search that is shown in MLflow, as it is now; what goes wrong is told, and costs nothing else."""
+    try:
+        if place_of(events_of(folder)[0], folder.path.resolve().parent, asked, overrides) is None:
+            return
+        write(folder.path / FILE, page([account(folder, folder.path.parent)], _made([folder])))
+        troubles = _attach(folder, folder.path / FILE, asked, overrides)
+    except UserError as error:
+        troubles = [f"There is no report: {error}"]
+    for trouble in troubles:
+        console.print(trouble, markup=False, soft_wrap=True)
+
+
+def _attach(folder: Folder, path: Path, asked: Settings, overrides: Sequence[str]) -> list[str]:
+    """Raises UserError if the journal can't be read."""
+    begun = events_of(folder)[0]
+    return attach(begun, [path], place_of(begun, folder.path.resolve().parent, asked, overrides))
 
 
 def write(path: Path, html: str) -> None:

@@ -23,6 +23,7 @@ from nas.commands.folder import JOURNAL, Folder
 from nas.commands.kept_noise import keep_noise, noise_file, read_noise
 from nas.commands.meta import first_prior
 from nas.commands.proposing import Record
+from nas.commands.report import refresh
 from nas.commands.shown import as_shown, store_of
 from nas.commands.trial_spec import spec_of
 from nas.configuration import replayed, resumed
@@ -75,7 +76,10 @@ def search(settings: Settings, overrides: Sequence[str] = ()) -> int:
     if record and record.events[0]["corpus"]["sha256"] != corpus.sha256:
         raise CorpusError(f"the corpus is no longer that of {record.name}: its search can't be replayed on it")
     folder = going_on or _new_folder(settings)
-    return _run(_with_whole_paths(settings), folder, space, seeds, corpus, record, overrides)
+    code = _run(_with_whole_paths(settings), folder, space, seeds, corpus, record, overrides)
+    if code == 0:
+        refresh(folder, settings, [], make_console())
+    return code
 
 
 def _seeds(settings: Settings, begun: Sequence[Event]) -> list[Candidate]:

@@ -20,6 +20,7 @@ from nas.ablation import Change, Kept, lineage, without
 from nas.commands.containment import contained
 from nas.commands.folder import Folder, events_of, folder_of
 from nas.commands.measuring import at_a_time, kept_in, measure, origin, warm_boxes, write_report
+from nas.commands.report import refresh
 from nas.commands.shown import attach, show, show_registry, store_of
 from nas.commands.verified import draw, markdown, table
 from nas.configuration import settings_of, verifying
@@ -105,6 +106,7 @@ def verify(search: str, beside: Sequence[str], asked: Settings, overrides: Seque
     figure = draw(report, path.with_suffix(".svg"))
     _hand_back(folders[0], report)
     _show(folders[0], journal_events[0][0], [path, figure], settings, overrides, console)
+    refresh(folders[0], settings, overrides, console)
     _copy([path, path.with_suffix(".json"), figure], settings.verify.copy_to, folders[0].name)
     console.print("\n".join([*table(report), f"written to {path}"]), markup=False, soft_wrap=True)
     return 0
