@@ -60,7 +60,7 @@ def _facts(one: Attempt, tried: Mapping[str, str]) -> list[tuple[str, str]]:
             ),
             ("steps", f"{measured.step} of {trial.budget.steps}, seed {trial.budget.seed}"),
             ("learning rate", "" if measured.learning_rate is None else f"{measured.learning_rate:g}"),
-            ("tokens/s", f"{measured.tokens_per_second:,.0f}"),
+            ("tokens/s", f"{measured.tokens_per_second:,.0f}" if measured.tokens_per_second else ""),
             ("FLOPs/token", f"{measured.flops_per_token:,.0f}"),
             ("parameters", f"{measured.params:,}"),
             ("rungs", ", ".join(f"{step}: {bits:.4f}" for step, bits in sorted(curve_of(trial).items()))),

@@ -20,7 +20,8 @@ def figure(account: Account) -> Figure:
     caption = (
         "Each point is a trial at one training seed, so it has no interval of its own. Lines: baselines trained to the "
         f"end, with a band of ± {band}. Steps: the best so far among candidates; its improvements have the operator "
-        "that made them. Marks below: what came to no score. Click a point for its story."
+        "that made them. At the upper edge: what was stopped early and worse than that. Marks below: no score. "
+        "Click a point for its story."
     )
     title = "Progress"
     rows = points(account)
@@ -35,9 +36,9 @@ def _chart(rows: Rows) -> Any:
         "across", value="place", bind=alt.binding_select(options=list(_AXES), labels=list(_AXES.values()), name="by ")
     )
     values = [row["bits"] for row in rows if "bits" in row]
-    ceiling = max(values)
+    ceiling = max((row["bits"] for row in rows if row.get("whole")), default=max(values))
     least = min(values) - 0.06 * (ceiling - min(values) or 1)  # room for the marks below
-    span = alt.Scale(domain=[least, ceiling], zero=False, nice=False)
+    span = alt.Scale(domain=[least, ceiling], zero=False, nice=False, clamp=True)
     x = alt.X("x:Q", title="trials, device-minutes or minutes by then")
     y = alt.Y("bits:Q", scale=span, title="bits per byte (less is better)")
     place = {"x": f"datum[{across.name}]"}

@@ -120,8 +120,10 @@ def _chart(account: Account, nodes: Sequence[Mapping[str, Any]]) -> Any:
     bits = sorted(node["bits"] for node in nodes)
     worst = bits[int(0.9 * (len(bits) - 1))]  # the few that are far off would take all the colours
     colours = alt.Scale(scheme="viridis", reverse=True, domain=[bits[0], max(worst, bits[0] + 1e-6)], clamp=True)
-    x = alt.X("depth:Q", title="generation", axis=alt.Axis(tickMinStep=1, format="d"))
-    y = alt.Y("row:Q", axis=None, scale=alt.Scale(reverse=True, zero=False))
+    x = alt.X(
+        "depth:Q", title="generation", scale=alt.Scale(padding=14, nice=False), axis=alt.Axis(tickMinStep=1, format="d")
+    )
+    y = alt.Y("row:Q", axis=None, scale=alt.Scale(reverse=True, zero=False, padding=12, nice=False))
     lines = (
         alt.Chart(alt.NamedData("edges"))
         .mark_rule()
