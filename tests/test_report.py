@@ -113,7 +113,7 @@ def test_five_questions_are_answered_with_their_uncertainty(folder: Folder) -> N
 
 def test_a_verification_is_believed_before_the_search_itself(verified: Folder) -> None:
     answered = said(verified)
-    assert "Verified: better. it gains +0.0500 [+0.0200, +0.0800] (n=4)" in answered["we?"]
+    assert "Verified: better. It gains +0.0500 [+0.0200, +0.0800] (n=4)" in answered["we?"]
     assert "p = 0.003" in answered["we?"] and "corpus: indistinguishable" in answered["we?"]
     assert "By ablation" in answered["better?"] and "+0.0500 [+0.0200, +0.0800]" in answered["better?"]
     assert "Verification took 3.0 minutes more" in answered["cost?"]
@@ -373,6 +373,10 @@ def test_two_thousand_trials_open_in_seconds_and_a_few_megabytes(opened, folder:
     html = page([found], "")
     assert len(html.encode()) < 5_000_000
     page_ = opened(html)
-    seconds = page_.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd") / 1000
-    assert seconds < 3, f"{seconds:.1f} s until everything is drawn"
+    session = page_.context.new_cdp_session(page_)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})  # what other processes do is not counted
+    page_.reload()
+    page_.wait_for_selector("html[data-drawn=yes]", timeout=60_000)
+    spent = {each["name"]: each["value"] for each in session.send("Performance.getMetrics")["metrics"]}
+    assert spent["TaskDuration"] < 3, f"{spent['TaskDuration']:.1f} s of the browser until everything is drawn"
     assert page_.evaluate("Object.keys(views)") == CHARTS

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.ablation import Change, lineage
+from nas.archive import curve_of
 from nas.errors import UserError
 from nas.journal import Event
 from nas.noise import Noise, noise_from_json
@@ -89,6 +90,7 @@ class Account:
     config: Mapping[str, Any]
     corpus: Mapping[str, Any]
     versions: Mapping[str, Any]
+    machine: Mapping[str, Any]
     attempts: Sequence[Attempt]
     unfinished: int
     minutes: float
@@ -156,6 +158,38 @@ class Account:
         return sum(trial.cost.train_seconds for trial in self.trials) / 60
 
     @property
+    def setup(self) -> dict[str, str]:
+        """What every trial was trained with."""
+        model, train, search = (self.config[part] for part in ("model", "train", "search"))
+        tokens = train["steps"] * train["batch"] * train["time"]
+        rates = ", ".join(f"{train['learning_rate'] * multiple:g}" for multiple in train.get("grid", [1.0]))
+        return {
+            "one training": f"{train['steps']} steps of {train['batch']} x {train['time']} tokens: {tokens:,} tokens",
+            "model": f"width {model['width']}, layers {model['layers']}, heads {model['heads']}",
+            "learning rate": f"best at the first rung of {rates}; warm-up {train['warmup']:g} of the steps",
+            "selection": f"training seed {train['seed']}, validation text",
+            "fresh seeds": f"{search.get('confirm_seeds', 0)}, of the best candidate and the best baseline at the end",
+            "machine": ", ".join(f"{name} {printable(str(value))}" for name, value in self.machine.items()),
+        }
+
+    def step_of(self, change: Change) -> tuple[float, int] | None:
+        """(bits per byte gained over the parent, the step at which both were measured), at the search's seed."""
+        known = {one.trial.candidate.id: one.trial for one in reversed(self.attempts) if one.trial.purpose != "confirm"}
+        curves = [curve_of(known[each.id]) for each in (change.parent, change.child) if each.id in known]
+        shared = set.intersection(*map(set, curves)) if len(curves) == 2 else set()
+        return (curves[0][max(shared)] - curves[1][max(shared)], max(shared)) if shared else None
+
+    def noise_of_difference(self, step: int) -> float | None:
+        """Standard deviation of a difference of two architectures at one seed: a smaller gain counts as none."""
+        estimate = self.noise.difference.get(step)
+        return estimate.deviation if estimate else None
+
+    @property
+    def stopped(self) -> list[Attempt]:
+        """New candidates that the scheduler stopped."""
+        return [one for one in self.proposals if one.trial.stopped and isinstance(one.trial.outcome, Fitness)]
+
+    @property
     def spread(self) -> float | None:
         """Standard deviation of bits per byte over training seeds after the full budget; None if it is not known."""
         estimate = self.noise.score.get(self.steps)
@@ -212,6 +246,7 @@ def account_of(name: str, events: Sequence[Event], folder: Path, trail: Iterable
             config=begun["config"],
             corpus=begun["corpus"],
             versions=begun.get("versions", {}),
+            machine=begun.get("machine") or {},
             attempts=_attempts(events, clock, tally),
             unfinished=len({event["trial"] for event in asked} - {event["id"] for event in ended}),
             minutes=clock.minutes(events[-1]),

@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nas.ablation import Change
 from nas.report.account import Account, name_of
 from nas.statistics import Interval, mean_interval, share_interval
 from nas.terminal import printable
 from nas.types import Crashed, Fitness, Held, Rejected, Trial
+from nas.verify import trained
 
 _REASON = 160  # characters of the most frequent one
 _FAILURES = 4  # kinds that are told
@@ -32,15 +34,37 @@ def _best(account: Account) -> Answer:
     best = account.best
     if best is None:
         return Answer(question, "None: no candidate was trained to the end.")
-    because = [f"Candidate {best.candidate.id}. It was chosen by {_chosen_by(account)}."]
+    because = [f"Candidate {best.candidate.id}: {_made_of(account)}. It was chosen by {_chosen_by(account)}."]
+    if others := _others(account, best):
+        because.append(others)
     if best.candidate.motivation:
         because.append(f"Its author's reason, not a finding: {printable(best.candidate.motivation)}")
     return Answer(question, f"{name_of(best.candidate)}, of trial {best.id}: {_score(account, best)}.", because)
 
 
+def _made_of(account: Account) -> str:
+    """From which baseline, by which changes."""
+    if not account.path:
+        return "made from nothing that this search knows"
+    names = {trial.candidate.id: name_of(trial.candidate) for trial in account.trials}
+    first = account.path[0].parent.id
+    return f"{names.get(first, first)} changed by {', then '.join(printable(c.operator) for c in account.path)}"
+
+
+def _others(account: Account, best: Trial) -> str:
+    """Those that verification calls better too, or that score better at the search's seed."""
+    better = [v for v in account.verification.get("verdicts", ()) if v["verdict"] == "better" and v["trial"] != best.id]
+    told = [f"{v['trial']} {Interval(**v['comparisons'][0]['gain'])}" for v in better if v["comparisons"][0]["gain"]]
+    ranked = trained(account.trials, "search")
+    lines = [f"Verified as better too: {'; '.join(told)}."] if told else []
+    if ranked and ranked[0].id != best.id:
+        lines.append(f"At the search's seed {ranked[0].id} scores best.")
+    return " ".join(lines)
+
+
 def _chosen_by(account: Account) -> str:
     if account.verification:
-        return "its verification: the one that gains most of those that are better, else the best on validation text"
+        return "its verification: of those that are better the one that gains most, else the best on validation text"
     return f"the seed of the search, {account.config['train']['seed']}, which flatters whom it chooses"
 
 
@@ -62,7 +86,7 @@ def _sure(account: Account) -> Answer:
     if verdict:
         primary = verdict["comparisons"][0]
         gain = Interval(**primary["gain"]) if primary["gain"] else None
-        gained = f"it gains {gain} bits per byte over {printable(account.verification['opponent'])}" if gain else ""
+        gained = f"It gains {gain} bits per byte over {printable(account.verification['opponent'])}" if gain else ""
         others = [
             f"{printable(each['condition'])}: {each['says']}, "
             + (str(Interval(**each["gain"])) if each["gain"] else f"failed: {printable(str(each['failure']))}")
@@ -106,6 +130,10 @@ def _why(account: Account) -> Answer:
         return Answer(
             question, "Nothing that the search did: it has no change between a baseline and a best candidate."
         )
+
+    def told(change: Change) -> str:
+        return f"{printable(change.operator)} ({change.trial}) {step_in_words(account, change)}"
+
     effects = [
         f"{printable(row['operator'])} ({row['trial']}): "
         + (
@@ -115,22 +143,32 @@ def _why(account: Account) -> Answer:
         )
         for row in account.verification.get("ablations", ())
     ]
-    steps = [
-        f"{printable(change.operator)} ({change.trial}){_gained(account, change.trial)}" for change in account.path
-    ]
-    whole = f"{len(account.path)} {'change' if len(account.path) == 1 else 'changes'}: {', then '.join(steps)}."
-    if effects:
-        return Answer(question, "By ablation: " + "; ".join(effects) + ".", [whole])
-    return Answer(question, whole, ["Gains along the way are of one seed, so without an interval. " + _verify(account)])
+    count = f"{len(account.path)} {'change' if len(account.path) == 1 else 'changes'}"
+    steps = f"{count}, each with what it gained over its parent at one seed: {'; '.join(map(told, account.path))}."
+    if any(row["effect"] for row in account.verification.get("ablations", ())):
+        return Answer(question, "By ablation: " + "; ".join(effects) + ".", [steps])
+    because = [*effects, "A gain at one seed has no interval."]
+    if not effects:
+        ablate = f"nas verify {account.name} verify.ablations={len(account.path)}"
+        because.append(f"To know what each change is worth: {ablate}")
+    return Answer(question, f"Not known: no change was ablated. {steps}", because)
 
 
-def _gained(account: Account, trial: str) -> str:
-    gain = next((one.gain for one in account.attempts if one.trial.id == trial), None)
-    return "" if gain is None else f", {gain:+.4f} bits per byte over its parent" if gain else ", within the noise"
+def step_in_words(account: Account, change: Change) -> str:
+    """What a change gained over its parent, beside the noise."""
+    found = account.step_of(change)
+    if found is None:
+        return "not measured beside its parent"
+    gain, step = found
+    noise = account.noise_of_difference(step)
+    within = (
+        "" if noise is None else f", {'within' if gain <= noise else 'above'} the noise of a difference, {noise:.4f}"
+    )
+    return f"{gain:+.4f} bits per byte at step {step}{within}"
 
 
 def _cost(account: Account) -> Answer:
-    tried, trials = len(account.proposals), account.trials
+    trials = account.trials
     gate = sum(trial.cost.gate_seconds for trial in trials) / 60
     tally = account.tally
     paid = f", ${tally.dollars:.4f} for {tally.calls} calls of language models" if tally else ""
@@ -138,13 +176,20 @@ def _cost(account: Account) -> Answer:
     return Answer(
         "What did it cost?",
         f"{account.minutes:.1f} minutes, {account.device_minutes:.1f} device-minutes of training in {len(trials)} "
-        f"trials, {tried} of them new candidates{paid}.",
+        f"trials: {_kinds_of_trials(account)}{paid}.",
         [
             "Counted, so without an interval. "
-            f"The gate took {gate:.1f} minutes; {_per_improvement(account)}"
+            f"Checks before training took {gate:.1f} minutes of the trials' time; {_per_improvement(account)}"
             + (f" Verification took {float(verified):.1f} minutes more." if verified else "")
         ],
     )
+
+
+def _kinds_of_trials(account: Account) -> str:
+    purposes = Counter(trial.purpose for trial in account.trials)
+    purposes["search"] = len(account.proposals)  # without copies
+    words = {"search": "new candidates", "baseline": "baselines", "confirm": "repeats at fresh seeds"}
+    return ", ".join(f"{purposes[purpose]} {what}" for purpose, what in words.items() if purposes[purpose])
 
 
 def _per_improvement(account: Account) -> str:
@@ -159,10 +204,15 @@ def _failed(account: Account) -> Answer:
     question = "What failed most?"
     failures = failures_of(account)
     total = len(account.proposals)
+    gained = sum((one.gain or 0.0) > 0 for one in account.proposals)
+    rest = [
+        f"Stopped early by the scheduler: {share(len(account.stopped), total)}; that is a score, and no failure.",
+        f"Gained more than the noise over their parent: {share(gained, total)}.",
+    ]
     if not failures:
-        return Answer(question, f"Nothing: of {total} candidates none was rejected, crashed or was held.")
+        return Answer(question, f"Nothing: of {total} candidates none was rejected, crashed or was held.", rest)
     lines = [f"{kind}: {share(len(those), total)}, most often: {often(those)}" for kind, those in failures[:_FAILURES]]
-    return Answer(question, f"{lines[0]}.", lines[1:])
+    return Answer(question, f"{lines[0]}.", [*lines[1:], *rest])
 
 
 def failures_of(account: Account) -> list[tuple[str, list[Trial]]]:

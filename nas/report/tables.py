@@ -1,10 +1,11 @@
 """The page's tables: what a chart would only make harder to read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from nas.report.account import Account, name_of
-from nas.report.answers import failures_of, often, share, unsigned, verdict_on
+from nas.report.answers import failures_of, often, share, step_in_words, unsigned
 from nas.report.stories import diff
 from nas.statistics import Interval, mean_interval
 from nas.terminal import printable
@@ -31,8 +32,8 @@ class Step:
 
 
 def leaders(account: Account) -> Table:
-    """The ten best candidates and all baselines, best first."""
-    headers = ("", "trial", "bits per byte", "verdict", "tokens/s", "FLOPs/token", "state, bytes", "parameters")
+    """The ten best candidates and all baselines, best first at the search's seed."""
+    headers = ("", "trial", "at the search's seed", "at fresh seeds", "tokens/s", "FLOPs/token", "state, bytes")
     chosen = [*trained(account.trials, "search")[:_TOP], *account.baselines]
     chosen.sort(key=lambda trial: trial.outcome.bits_per_byte if isinstance(trial.outcome, Fitness) else 0.0)
     return Table(headers, [_leader(account, trial) for trial in chosen])
@@ -42,17 +43,54 @@ def _leader(account: Account, trial: Trial) -> list[str]:
     fitness = trial.outcome
     assert isinstance(fitness, Fitness)
     fresh = [bits for seed, bits in account.by_seed(trial.candidate).items() if seed != trial.budget.seed]
-    verdict = verdict_on(account, trial)
+    best = " (the best)" if account.best and trial.id == account.best.id else ""
     return [
-        name_of(trial.candidate) + (" (baseline)" if trial.purpose == "baseline" else ""),
+        name_of(trial.candidate) + (" (baseline)" if trial.purpose == "baseline" else best),
         trial.id,
-        unsigned(mean_interval(fresh)) if len(fresh) > 1 else f"{fitness.bits_per_byte:.4f} (one seed, no interval)",
-        printable(verdict["verdict"]) if verdict else "not verified",
+        f"{fitness.bits_per_byte:.4f}",
+        unsigned(mean_interval(fresh)) if len(fresh) > 1 else f"{fresh[0]:.4f} (n=1, no interval)" if fresh else "none",
         f"{fitness.tokens_per_second:,.0f}",
         f"{fitness.flops_per_token:,.0f}",
         _state(trial),
-        f"{fitness.params:,}",
     ]
+
+
+def verdicts(account: Account) -> Table:
+    """What verification says of each contender; no rows where there is none."""
+    headers = ("contender", "verdict", "gain", "p, corrected", "under other conditions", "why")
+    rows = [
+        [
+            printable(verdict["name"]),
+            printable(verdict["verdict"]),
+            _compared(verdict["comparisons"][0]),
+            f"{verdict['p']:.3g}",
+            "; ".join(f"{printable(each['condition'])} {_compared(each)}" for each in verdict["comparisons"][1:])
+            or "none",
+            printable(verdict["why"]),
+        ]
+        for verdict in account.verification.get("verdicts", ())
+    ]
+    return Table(headers, rows)
+
+
+def _compared(comparison: Mapping[str, Any]) -> str:
+    gain = comparison["gain"]
+    return str(Interval(**gain)) if gain else f"failed: {printable(str(comparison['failure']))}"
+
+
+def terms(account: Account) -> str:
+    """Under what they were verified."""
+    report = account.verification
+    condition = (report.get("conditions") or [{}])[0]
+    return (
+        f"Against {printable(report['opponent'])}, the best baseline on validation after the same learning rates were "
+        f"tried for everybody; then all are trained at {len(report.get('seeds', ()))} fresh seeds"
+        + (f" for {condition['steps']} steps" if "steps" in condition else "")
+        + " and scored on test text that no search has seen. Differences are paired by seed and text; their 95% "
+        f"intervals are not corrected, p is, for {len(report['verdicts'])} contenders"
+        + (f" ({printable(report['correction'])})" if "correction" in report else "")
+        + ". Gains in bits per byte."
+    )
 
 
 def _state(trial: Trial) -> str:
@@ -73,11 +111,10 @@ def failures(account: Account) -> Table:
 def path(account: Account) -> list[Step]:
     """From the baseline to the best."""
     effects = {row["trial"]: row for row in account.verification.get("ablations", ())}
-    gains = {one.trial.id: one.gain for one in account.attempts}
     return [
         Step(
             f"{printable(change.operator)}, {change.trial}: {change.parent.id} to {change.child.id}",
-            _gain(gains.get(change.trial), effects.get(change.trial)),
+            _gain(step_in_words(account, change), effects.get(change.trial)),
             change.child.motivation,
             diff(change.parent, change.child),
         )
@@ -85,13 +122,12 @@ def path(account: Account) -> list[Step]:
     ]
 
 
-def _gain(gain: float | None, ablation: dict[str, object] | None) -> str:
-    over = "no gain was measured" if gain is None else f"{gain:+.4f} bits per byte" if gain else "within the noise"
+def _gain(over: str, ablation: Mapping[str, Any] | None) -> str:
     said = f"Over its parent, at one seed (no interval): {over}."
     if not ablation:
         return f"{said} Not ablated."
     effect = ablation["effect"]
-    if isinstance(effect, dict):
+    if effect:
         return f"{said} Taken out of the winner, that loses {Interval(**effect)} bits per byte."
     return f"{said} It can't be taken out by itself: {printable(str(ablation['reason']))}"
 

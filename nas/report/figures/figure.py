@@ -17,10 +17,14 @@ KINDS = {  # what became of a trial, and its colour (Okabe and Ito's, which colo
 }
 SHAPES = (  # of operators, in the order in which they are first seen; with more of them they come again
     *("circle", "square", "cross", "diamond", "triangle-up", "triangle-down", "triangle-right", "triangle-left"),
-    "M-1,-1L1,1M-1,1L1,-1",
-    "M-1,0L1,0M0,-1L0,1",
+    "M-1,0L-.5,-.87L.5,-.87L1,0L.5,.87L-.5,.87Z",
+    "M0,-1L.25,-.25L1,0L.25,.25L0,1L-.25,.25L-1,0L-.25,-.25Z",
     "M-1,-.5L1,-.5L1,.5L-1,.5Z",
     "M-.5,-1L.5,-1L.5,1L-.5,1Z",
+    "M-1,-1L0,-.4L1,-1L.4,0L1,1L0,.4L-1,1L-.4,0Z",
+    "M-1,-1L1,-1L.5,1L-.5,1Z",
+    "M-.5,-1L.5,-1L1,1L-1,1Z",
+    "M-1,-1L1,-1L-1,1L1,1Z",
 )
 
 

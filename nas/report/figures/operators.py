@@ -17,8 +17,8 @@ _POINTS = 150  # of the river: of more, each is the mean of its neighbours
 def river(account: Account) -> Figure:
     title = "Operator weights"
     caption = (
-        "The probability with which each operator was drawn, over the search: the policy's own numbers, exact. Click "
-        "an operator in the legend to see it alone."
+        "The probability with which each operator was drawn, over the search, as wide as it was: the policy's own "
+        "numbers, exact at each proposal and joined by curves. Click an operator in the legend to see it alone."
     )
     drawn = [attempt.weights for attempt in sorted(account.attempts, key=lambda one: one.trial.id) if attempt.weights]
     if len(drawn) < 2:

@@ -39,7 +39,7 @@ def _chart(rows: Rows) -> Any:
     ceiling = max((row["bits"] for row in rows if row.get("whole")), default=max(values))
     least = min(values) - 0.06 * (ceiling - min(values) or 1)  # room for the marks below
     span = alt.Scale(domain=[least, ceiling], zero=False, nice=False, clamp=True)
-    x = alt.X("x:Q", title="trials, device-minutes or minutes by then")
+    x = alt.X("x:Q", title="by then, as chosen below")
     y = alt.Y("bits:Q", scale=span, title="bits per byte (less is better)")
     place = {"x": f"datum[{across.name}]"}
     everybody = alt.Chart(alt.NamedData("points")).transform_calculate(**place)

@@ -18,8 +18,9 @@ def figure(account: Account) -> Figure:
         for step, found in account.fidelity.items()
     ]
     caption = (
-        f"{'; '.join(said) or 'Too few trials for a correlation'} (95% interval). Only what survives a rung reaches "
-        "the last, which narrows the range and understates the correlation."
+        f"{'; '.join(said) or 'Too few trials for a correlation'} (95% interval; where it includes zero, nothing is "
+        "known of the order). Only what survives a rung reaches the last, which narrows the range and understates the "
+        "correlation."
     )
     rows = _rows(account)
     if not rows:

@@ -17,10 +17,10 @@ _ROW, _LEAST, _MOST = 13, 240, 1_500  # pixels a leaf, and of the whole
 def figure(account: Account) -> Figure:
     title = "Evolution tree"
     caption = (
-        "From baselines on the left to their descendants: shape is the operator that made it, colour its bits per byte "
-        "at one seed (no interval), and the heavy line leads to the best. Only what was trained is shown; a mark's "
-        "failed children are counted when you point at it. Click a mark for its story, drag to move, shift and wheel "
-        "to zoom."
+        "From baselines on the left to their descendants, by first parents: shape is the operator that made it, colour "
+        "its bits per byte at one seed (no interval), and the heavy line leads to the best. Only what was trained is "
+        "shown, faint if it was stopped early; a mark's failed children are counted when you point at it. Click a mark "
+        "for its story, drag to move, shift and wheel to zoom."
     )
     nodes, edges = layout(account)
     if not edges:
@@ -46,6 +46,7 @@ def layout(account: Account) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
             "operator": printable(one.trial.candidate.operator),
             "what": one.kind,
             "bits": short(_bits(one)),
+            "whole": one.whole,
             "gain": short(one.gain),
             "failed": failed.get(name, 0),
             "depth": depths[name],
@@ -117,7 +118,7 @@ def _chart(account: Account, nodes: Sequence[Mapping[str, Any]]) -> Any:
     height = min(_MOST, max(_LEAST, _ROW * leaves))
     operators = ["baseline", *(name for name in account.operators if name != "baseline")]
     shapes = [SHAPES[place % len(SHAPES)] for place in range(len(operators))]
-    bits = sorted(node["bits"] for node in nodes)
+    bits = sorted(node["bits"] for node in nodes if node["whole"]) or sorted(node["bits"] for node in nodes)
     worst = bits[int(0.9 * (len(bits) - 1))]  # the few that are far off would take all the colours
     colours = alt.Scale(scheme="viridis", reverse=True, domain=[bits[0], max(worst, bits[0] + 1e-6)], clamp=True)
     x = alt.X(
@@ -144,13 +145,14 @@ def _chart(account: Account, nodes: Sequence[Mapping[str, Any]]) -> Any:
     )
     marks = (
         alt.Chart(alt.NamedData("nodes"))
-        .mark_point(filled=True, opacity=1, cursor="pointer")
+        .mark_point(filled=True, cursor="pointer")
         .encode(
             x=x,
             y=y,
             shape=alt.Shape("operator:N", scale=alt.Scale(domain=operators, range=shapes)),
             color=alt.Color("bits:Q", scale=colours, title="bits per byte"),
             size=alt.condition("datum.best", alt.value(140), alt.value(70)),
+            opacity=alt.condition("datum.whole", alt.value(1), alt.value(0.35)),
             tooltip=[*TIPS, "gain:Q", alt.Tooltip("failed:Q", title="failed children")],
         )
         .add_params(move)
