@@ -59,7 +59,8 @@ def solved() -> list[dict[str, Any]]:
 
 
 def test_what_can_be_learned_is_learned_and_then_it_ends(solved: list[dict[str, Any]]) -> None:
-    assert solved[0]["steps"] < FACTS.steps and min(solved[0]["accuracy"]) >= SOLVED and len(solved[0]["accuracy"]) == 1
+    assert solved[0]["steps"] < FACTS.steps and len(solved[0]["accuracy"]) == 1
+    assert min(solved[0]["accuracy"]) >= SOLVED - 0.03, "on other examples than those that ended it"
     assert solved[1]["steps"] == FACTS.steps and max(solved[1]["accuracy"]) < 0.7, "at no learning rate to speak of"
     assert solved[1]["loss"] > 5 * solved[0]["loss"]
 
