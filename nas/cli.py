@@ -10,6 +10,8 @@ HELP = """\
 nas: searches for token mixers of linear cost, and tells what is really better.
 
   nas search [overrides]         search on this machine, or go on with resume=results/NAME
+  nas submit cluster=ray_job|kuberay|slurm [overrides] [--dry-run]   the same search as a job of a cluster
+  nas status|logs|stop KIND/NAME [--follow]   how that job stands, what it prints; ends it
   nas check FILE [--json]        run the gate on one candidate file
   nas train NAME|FILE [overrides]   train one baseline or candidate file on the same harness
   nas walk [overrides]           random candidates of the grammar through the gate: what share passes, and why not all
@@ -39,6 +41,7 @@ keys and groups with their values; `nas search --cfg job` prints the whole confi
   nas search search.trials=64 seed=3             more candidates
   nas search corpus=text path=my_notes/          on your own text
   nas search -m seed=1,2 meta=uniform,foresight       four searches
+  nas submit cluster=ray_job results_dir=/shared/results search.trials=64     on a Ray cluster; cluster/README.md
   nas check my_idea.py                           is it causal, pure, and of linear cost?
   nas search proposer=folder proposer.path=DIR   candidates that you wrote
   nas search proposer=llm llm.base_url=URL llm.models=[NAME]   by an LLM behind an OpenAI-compatible endpoint
@@ -58,6 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     commands: dict[str, Callable[[list[str]], int]] = {
         "search": _search,
+        "submit": _submit,
+        "status": lambda rest: _afterwards("status", rest),
+        "logs": lambda rest: _afterwards("logs", rest),
+        "stop": lambda rest: _afterwards("stop", rest),
         "check": _check,
         "train": _train,
         "walk": _walk,
@@ -126,6 +133,19 @@ def _search(words: list[str]) -> int:
     sys.argv = ["nas search", *words]
     task()
     return max(codes)
+
+
+def _submit(words: list[str]) -> int:
+    from nas.commands.submit import submit
+
+    return submit(words)
+
+
+def _afterwards(action: str, words: list[str]) -> int:
+    from nas.commands import submit
+
+    actions: dict[str, Callable[[list[str]], int]] = {"status": submit.status, "logs": submit.logs, "stop": submit.stop}
+    return actions[action](words)
 
 
 def _check(words: list[str]) -> int:

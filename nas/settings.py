@@ -6,6 +6,7 @@ engine take these objects and know nothing of Hydra. A value out of range raises
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -536,6 +537,64 @@ class ExecutionSettings:
 
 
 @dataclass(frozen=True)
+class ClusterSettings:
+    """Where `nas submit` sends a search (see `nas.cluster`). A search itself reads none of these.
+
+    Attributes:
+      kind: "none" | "ray_job" | "kuberay" | "slurm".
+      python: the interpreter there, with the project's requirements; null: slurm: the one that submits, else "python".
+      address: ray_job: URL of the dashboard; null for RAY_API_SERVER_ADDRESS, else loopback.
+      workers: kuberay: at most so many worker nodes; slurm: nodes.
+      least_workers: kuberay: worker nodes that are kept while nothing is asked of them.
+      cpus, gpus, memory_gib: kuberay, slurm: of one worker node.
+      image: kuberay: container image with the project in it.
+      namespace, context: kuberay: as kubectl has them; null for its own.
+      claim: kuberay: PersistentVolumeClaim, mounted at results_dir on every node.
+      secret: kuberay: Secret whose keys are the driver's environment; null for none.
+      spot: kuberay: "none" | "gke" | "eks" | "aks": workers on nodes that may be taken away, as this cloud marks them.
+      partition, account: slurm: null for the cluster's own.
+      minutes: slurm: at most.
+    """
+
+    kind: str = "none"
+    python: str | None = None
+    address: str | None = None
+    workers: int = 4
+    least_workers: int = 0
+    cpus: int = 8
+    gpus: int = 0
+    memory_gib: int = 32
+    image: str | None = None
+    namespace: str | None = None
+    context: str | None = None
+    claim: str | None = None
+    secret: str | None = None
+    spot: str = "none"
+    partition: str | None = None
+    account: str | None = None
+    minutes: int = 720
+
+    def __post_init__(self) -> None:
+        kinds = ("none", "ray_job", "kuberay", "slurm")
+        _require(self.kind in kinds, f"cluster.kind={self.kind}: there are {', '.join(kinds)}")
+        for name in ("workers", "cpus", "memory_gib", "minutes"):
+            _require(getattr(self, name) >= 1, f"cluster.{name}={getattr(self, name)} must be at least 1")
+        _require(self.gpus >= 0, f"cluster.gpus={self.gpus} must not be negative")
+        within = 0 <= self.least_workers <= self.workers
+        _require(within, f"cluster.least_workers={self.least_workers} must be from 0 to cluster.workers")
+        clouds = ("none", "gke", "eks", "aks")
+        _require(self.spot in clouds, f"cluster.spot={self.spot}: there are {', '.join(clouds)}")
+        for name in ("namespace", "context", "claim", "secret", "partition", "account", "image"):
+            value = getattr(self, name)
+            plain = value is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/@,+-]*", value)
+            _require(bool(plain), f"cluster.{name}={value} must be a name: letters, digits and . _ : / @ , + -")
+        _require(
+            self.address is None or self.address.startswith(("http://", "https://")),
+            f"cluster.address={self.address} must be the URL of the dashboard, http://HOST:8265",
+        )
+
+
+@dataclass(frozen=True)
 class TrackingSettings:
     """Where results are shown: "mlflow" or "none". `uri` null is SQLite in the results folder."""
 
@@ -743,6 +802,7 @@ class Settings:
     table: TableSettings = field(default_factory=TableSettings)
     simulate: SimulateSettings = field(default_factory=SimulateSettings)
     execution: ExecutionSettings = field(default_factory=ExecutionSettings)
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
 
     def __post_init__(self) -> None:

@@ -55,7 +55,7 @@ def run(words: str | list[str], capfd: pytest.CaptureFixture[str]) -> tuple[int,
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("serach", "there is no command serach: there are search, check, train, walk, baselines, "),
+        ("serach", "there is no command serach: there are search, submit, status, logs, stop, check, train, "),
         ("search seed=x", "seed=x: input should be a valid integer"),
         ("search sede=1", "there is no key sede: did you mean seed?"),
         ("search seed=1,2", "Ambiguous value for argument 'seed=1,2'"),
@@ -110,7 +110,7 @@ def test_help_is_help(words: list[str], capfd: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize(
-    "command", ["search", "check", "train", "walk", "baselines", "probe", "review", "doctor", "ui"]
+    "command", ["search", "submit", "check", "train", "walk", "baselines", "probe", "review", "doctor", "ui"]
 )
 def test_help_speaks_of_every_command(command: str) -> None:
     assert f"\n  nas {command} " in HELP

@@ -155,6 +155,9 @@ def test_an_unknown_neighbour_of_every_key_is_refused(key: str) -> None:
 TEXTS = {"name", "resume", "path", "proposer.path", "corpus.path", "llm.base_url", "llm.prompts"}
 TEXTS |= {"execution.address", "tracking.uri", "corpus.dataset", "corpus.config"}
 TEXTS |= {"verify.path", "verify.copy_to", "meta.prior", "simulate.table", "simulate.transfer"}
+TEXTS |= {
+    f"cluster.{key}" for key in ("python", "image", "namespace", "context", "claim", "secret", "partition", "account")
+}
 TEXTS |= {key for key, value in DEFAULTS.items() if isinstance(value, str)}
 
 

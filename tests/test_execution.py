@@ -180,7 +180,12 @@ class TestAskTell:
 
 @pytest.mark.parametrize(
     ("resources", "settings", "workers"),
-    [({"CPU": 8, "GPU": 2}, {"gpus_per_trial": 0.25}, 8), ({"CPU": 4}, {"workers": 2}, 2), ({"CPU": 3}, {}, 3)],
+    [
+        ({"CPU": 8, "GPU": 2}, {"gpus_per_trial": 0.25}, 8),
+        ({"CPU": 4}, {"workers": 2}, 2),
+        ({"CPU": 3}, {}, 3),
+        ({"CPU": 0}, {"address": "auto", "workers": 64}, 64),
+    ],
 )
 def test_as_many_workers_as_the_cluster_has_room_for(resources, settings, workers, monkeypatch):
     monkeypatch.setattr("ray.cluster_resources", lambda: resources)

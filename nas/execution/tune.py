@@ -119,7 +119,12 @@ def _resources(settings: ExecutionSettings) -> dict[str, float]:
 
 
 def _workers(settings: ExecutionSettings, resources: Mapping[str, float]) -> int:
-    """Trials at a time: as many as the cluster has room for, no more than asked."""
+    """Trials at a time: as many as the cluster has room for, no more than asked.
+
+    Of a cluster that was joined, as many as asked: it may grow as trials wait for room.
+    """
+    if settings.address and settings.workers:
+        return settings.workers
     cluster = ray.cluster_resources()
     if settings.address is None:  # a trial of this machine is a Ray worker, a zygote and a training process
         cluster = {**cluster, "CPU": min(cluster.get("CPU", 0), _trials_in_memory() * resources["CPU"])}

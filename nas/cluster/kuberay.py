@@ -1,0 +1,170 @@
+"""A search as a KubeRay RayJob (https://docs.ray.io/en/latest/cluster/kubernetes): a cluster made for it, then gone.
+
+The head runs the driver, so it alone gets the secret; workers come and go as trials ask for them.
+"""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from nas.cluster import tools
+from nas.cluster.job import Job, Standing, trials_at_a_time
+from nas.errors import UserError
+from nas.settings import ClusterSettings, Settings
+
+_PURPOSE = "cluster=kuberay needs"
+_RESULTS = "results"  # name of the volume
+_HEAD = {"cpu": "2", "memory": "8Gi"}
+_IDLE_SECONDS = 300  # a worker is kept so long without a trial: the pause between two of them is shorter
+_KEPT_SECONDS = 600  # the cluster is kept so long after the search has ended
+_SPOT = {  # cloud -> label and taint of nodes that may be taken away
+    "gke": ("cloud.google.com/gke-spot", "true"),
+    "eks": ("karpenter.sh/capacity-type", "spot"),
+    "aks": ("kubernetes.azure.com/scalesetpriority", "spot"),
+}
+_FAILED = ("Failed", "ValidationFailed")  # states of the job's deployment
+
+
+def manifest(job: Job) -> dict[str, Any]:
+    """The RayJob.
+
+    Raises:
+      UserError: for what only the person can say: the image, the claim, room for a trial.
+    """
+    cluster = job.settings.cluster
+    for name, what in (
+        ("image", "made by cluster/Containerfile"),
+        ("claim", "a PersistentVolumeClaim for results_dir"),
+    ):
+        if getattr(cluster, name) is None:
+            raise UserError(f"cluster=kuberay needs cluster.{name}=NAME, {what}")
+    spec = {
+        "entrypoint": entrypoint(job),
+        "submissionMode": "K8sJobMode",  # its pod keeps the driver's log
+        "shutdownAfterJobFinishes": True,
+        "ttlSecondsAfterFinished": _KEPT_SECONDS,
+        "rayClusterSpec": {
+            "enableInTreeAutoscaling": True,
+            "autoscalerOptions": {"idleTimeoutSeconds": _IDLE_SECONDS, "upscalingMode": "Default"},
+            "headGroupSpec": {
+                "rayStartParams": {"num-cpus": "0"},  # no trial beside the driver
+                "template": {"spec": _pod("ray-head", job, _HEAD, _secret(cluster))},
+            },
+            "workerGroupSpecs": [
+                {
+                    "groupName": "workers",
+                    "replicas": cluster.least_workers,
+                    "minReplicas": cluster.least_workers,
+                    "maxReplicas": cluster.workers,
+                    "rayStartParams": {},
+                    "template": {"spec": {**_pod("ray-worker", job, _room(cluster), {}), **_placed(cluster)}},
+                }
+            ],
+        },
+    }
+    labels = {"app.kubernetes.io/name": "nas", "app.kubernetes.io/component": "search"}
+    metadata = {"name": job.name, "labels": labels}
+    if cluster.namespace:
+        metadata["namespace"] = cluster.namespace
+    return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec}
+
+
+def entrypoint(job: Job) -> str:
+    """The search as a shell's line. KubeRay puts it into a container's arguments, where a $ is written $$."""
+    arguments = list(job.arguments)
+    if not any(argument.startswith("execution.workers=") for argument in arguments):
+        # The search counts what room the cluster has when it starts, and this one starts small.
+        arguments.append(f"execution.workers={trials_at_a_time(job.settings)}")
+    return shlex.join([job.settings.cluster.python or "python", "-m", "nas", *arguments]).replace("$", "$$")
+
+
+def shown(job: Job) -> str:
+    """The manifest as YAML, as kubectl gets it."""
+    text: str = yaml.safe_dump(manifest(job), sort_keys=False, width=120, allow_unicode=True)
+    return text
+
+
+def send(job: Job) -> str:
+    tools.run([*_kubectl(job.settings.cluster), "apply", "--filename=-"], _PURPOSE, shown(job))
+    return job.name
+
+
+def standing(name: str, settings: Settings) -> Standing:
+    answer = tools.run([*_kubectl(settings.cluster), "get", f"rayjob.ray.io/{name}", "--output=json"], _PURPOSE)
+    try:
+        return standing_of(json.loads(answer).get("status") or {})
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"kubectl did not answer with a RayJob: {error}") from error
+
+
+def standing_of(status: Mapping[str, Any]) -> Standing:
+    """From a RayJob's status: the job's own, or before there is one, that of its cluster."""
+    deployed = str(status.get("jobDeploymentStatus") or "")
+    state = str(status.get("jobStatus") or "").lower()
+    if deployed in _FAILED and state != "stopped":
+        state = "failed"
+    elif deployed in ("Suspending", "Suspended"):
+        state = "stopped"
+    return Standing(state or "pending", "; ".join(filter(None, (deployed, str(status.get("message") or "")))))
+
+
+def logs(name: str, settings: Settings, follow: bool) -> Iterator[str]:
+    words = [*_kubectl(settings.cluster), "logs", f"job/{name}", *(["--follow"] if follow else [])]
+    yield from tools.lines(words, _PURPOSE)
+
+
+def stop(name: str, settings: Settings) -> None:
+    tools.run([*_kubectl(settings.cluster), "delete", f"rayjob.ray.io/{name}", "--wait=false"], _PURPOSE)
+
+
+def _kubectl(cluster: ClusterSettings) -> list[str]:
+    return [
+        "kubectl",
+        *([f"--context={cluster.context}"] if cluster.context else []),
+        *([f"--namespace={cluster.namespace}"] if cluster.namespace else []),
+    ]
+
+
+def _pod(name: str, job: Job, room: Mapping[str, str], more: Mapping[str, Any]) -> dict[str, Any]:
+    cluster, settings = job.settings.cluster, job.settings
+    folder = settings.results_dir if settings.resume is None else settings.resume.rstrip("/").rpartition("/")[0]
+    container = {
+        "name": name,
+        "image": cluster.image,
+        "env": [{"name": "RAY_USAGE_STATS_ENABLED", "value": "0"}],
+        "resources": {"requests": dict(room), "limits": dict(room)},
+        "volumeMounts": [{"name": _RESULTS, "mountPath": folder}],
+        **more,
+    }
+    volume = {"name": _RESULTS, "persistentVolumeClaim": {"claimName": cluster.claim}}
+    return {
+        "automountServiceAccountToken": name == "ray-head",  # its autoscaler asks the API server for pods
+        "securityContext": {"fsGroup": 1000},
+        "containers": [container],
+        "volumes": [volume],
+    }
+
+
+def _room(cluster: ClusterSettings) -> dict[str, str]:
+    room = {"cpu": str(cluster.cpus), "memory": f"{cluster.memory_gib}Gi"}
+    return {**room, "nvidia.com/gpu": str(cluster.gpus)} if cluster.gpus else room
+
+
+def _secret(cluster: ClusterSettings) -> dict[str, Any]:
+    return {"envFrom": [{"secretRef": {"name": cluster.secret}}]} if cluster.secret else {}
+
+
+def _placed(cluster: ClusterSettings) -> dict[str, Any]:
+    """Which nodes workers go to."""
+    tolerations = []
+    placed: dict[str, Any] = {}
+    if cluster.spot != "none":
+        label, value = _SPOT[cluster.spot]
+        placed["nodeSelector"] = {label: value}
+        tolerations.append({"key": label, "operator": "Equal", "value": value, "effect": "NoSchedule"})
+    if cluster.gpus:
+        tolerations.append({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"})
+    return {**placed, "tolerations": tolerations} if tolerations else placed
