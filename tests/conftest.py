@@ -79,4 +79,5 @@ def environment() -> dict[str, str]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole searches first: they take minutes, and the other worker does the rest meanwhile."""
-    items.sort(key=lambda item: item.path.name not in ("test_end_to_end.py", "test_llm_end_to_end.py"))
+    whole = ("test_end_to_end.py", "test_llm_end_to_end.py", "test_submit_end_to_end.py")
+    items.sort(key=lambda item: item.path.name not in whole)

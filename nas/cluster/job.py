@@ -133,6 +133,8 @@ def _refuse_relative_paths(settings: Settings) -> None:
         )
     given = {name: getattr(settings, name) for name in _PATHS if name != "results_dir"}
     given |= {f"{group}.{name}": getattr(getattr(settings, group), name) for group, name in _PATHS_OF.items()}
+    if settings.corpus.tokenizer not in ("bytes", "bpe"):
+        given["corpus.tokenizer"] = settings.corpus.tokenizer
     if settings.resume is not None:  # then all but it come from the journal
         given = {"resume": settings.resume}
     for key, path in given.items():

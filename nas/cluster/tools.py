@@ -32,7 +32,8 @@ def run(words: Sequence[str], purpose: str, text: str | None = None) -> str:
     except subprocess.TimeoutExpired:
         raise UserError(f"{words[0]} has not answered for {_SECONDS} seconds: is the cluster there?") from None
     if done.returncode:
-        said = printable(done.stderr or done.stdout) or f"exit code {done.returncode}"
+        *_, last = ["", *(line for line in (done.stderr or done.stdout).splitlines() if line.strip())]
+        said = printable(last) or f"exit code {done.returncode}"  # before its last line they repeat themselves
         raise UserError(f"{words[0]} refused: {said}")
     return done.stdout
 

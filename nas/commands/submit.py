@@ -38,7 +38,6 @@ def submit(words: Sequence[str]) -> int:
     kind = kind_of(settings.cluster.kind)
     now = time.strftime("%Y-%m-%d_%H-%M-%S")
     job = job_of(settings, overrides, now, secrets.token_hex(2), os.environ)
-    settings_of(composed(job.arguments[1:]))  # as the job's own process will compose them
     if dry_run:
         sys.stdout.write(kind.shown(job))
         print("nothing was sent", file=sys.stderr)
