@@ -554,6 +554,14 @@ def test_a_slurm_job_is_followed_and_stopped(tool, capsys: pytest.CaptureFixture
 # What is not there
 
 
+def test_a_ray_without_its_client_of_jobs_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.dashboard.modules.job.sdk.requests", None)  # as where ray[default] is not installed
+    code, _, err = run(["status", "ray_job/x", "cluster.address=http://127.0.0.1:9"], capsys)
+    assert (code, err) == (2, "nas: cluster=ray_job needs Ray's client of jobs: pip install 'nas[cluster]'\n")
+
+
 @pytest.mark.parametrize(
     ("words", "program"),
     [

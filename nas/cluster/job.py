@@ -9,11 +9,12 @@ from pathlib import Path
 from nas.errors import UserError
 from nas.settings import Settings
 
+GROWS = "TUNE_MAX_PENDING_TRIALS_PG"  # Tune lets so many trials wait for room: by default one, whose node comes first
 NAME_LENGTH = 47  # KubeRay takes no more: names of pods are made of it
 _PATHS = ("results_dir", "resume", "path", "notes_dir")  # settings that are paths, beside those of groups:
 _PATHS_OF = {"proposer": "path", "corpus": "path", "llm": "prompts", "meta": "prior"}
 _PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")  # of a URL with both user and password
-_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)(_|$)")  # what the names of such environment variables end in
+_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")  # what the names of such environment variables end in
 _LEAST_SECRET = 8  # characters: shorter values are words that may stand anywhere
 
 
@@ -143,4 +144,4 @@ def _refuse_relative_paths(settings: Settings) -> None:
 
 
 def _is_whole(path: str) -> bool:
-    return path.startswith("/") or "://" in path
+    return path.startswith("/")

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from nas.cluster import tools
-from nas.cluster.job import Job, Standing, trials_at_a_time
+from nas.cluster.job import GROWS, Job, Standing, trials_at_a_time
 from nas.errors import UserError
 from nas.settings import ClusterSettings, Settings
 
@@ -25,6 +25,7 @@ _SPOT = {  # cloud -> label and taint of nodes that may be taken away
     "eks": ("karpenter.sh/capacity-type", "spot"),
     "aks": ("kubernetes.azure.com/scalesetpriority", "spot"),
 }
+_ENVIRONMENT = ({"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},)
 _FAILED = ("Failed", "ValidationFailed")  # states of the job's deployment
 
 
@@ -51,7 +52,7 @@ def manifest(job: Job) -> dict[str, Any]:
             "autoscalerOptions": {"idleTimeoutSeconds": _IDLE_SECONDS, "upscalingMode": "Default"},
             "headGroupSpec": {
                 "rayStartParams": {"num-cpus": "0"},  # no trial beside the driver
-                "template": {"spec": _pod("ray-head", job, _HEAD, _secret(cluster))},
+                "template": {"spec": _pod("ray-head", job, _HEAD, _of_the_driver(job))},
             },
             "workerGroupSpecs": [
                 {
@@ -83,7 +84,8 @@ def entrypoint(job: Job) -> str:
 
 def shown(job: Job) -> str:
     """The manifest as YAML, as kubectl gets it."""
-    text: str = yaml.safe_dump(manifest(job), sort_keys=False, width=120, allow_unicode=True)
+    plain = json.loads(json.dumps(manifest(job)))  # else YAML has one place refer to another
+    text: str = yaml.safe_dump(plain, sort_keys=False, width=120, allow_unicode=True)
     return text
 
 
@@ -134,7 +136,7 @@ def _pod(name: str, job: Job, room: Mapping[str, str], more: Mapping[str, Any]) 
     container = {
         "name": name,
         "image": cluster.image,
-        "env": [{"name": "RAY_USAGE_STATS_ENABLED", "value": "0"}],
+        "env": [*_ENVIRONMENT],
         "resources": {"requests": dict(room), "limits": dict(room)},
         "volumeMounts": [{"name": _RESULTS, "mountPath": folder}],
         **more,
@@ -153,8 +155,10 @@ def _room(cluster: ClusterSettings) -> dict[str, str]:
     return {**room, "nvidia.com/gpu": str(cluster.gpus)} if cluster.gpus else room
 
 
-def _secret(cluster: ClusterSettings) -> dict[str, Any]:
-    return {"envFrom": [{"secretRef": {"name": cluster.secret}}]} if cluster.secret else {}
+def _of_the_driver(job: Job) -> dict[str, Any]:
+    environment = {"env": [*_ENVIRONMENT, {"name": GROWS, "value": str(trials_at_a_time(job.settings))}]}
+    secret = job.settings.cluster.secret
+    return {**environment, "envFrom": [{"secretRef": {"name": secret}}]} if secret else environment
 
 
 def _placed(cluster: ClusterSettings) -> dict[str, Any]:

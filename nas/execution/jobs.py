@@ -55,6 +55,7 @@ def logs(address: str, name: str, follow: bool) -> Iterator[str]:
             except StopAsyncIteration:
                 return
     finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())  # closes the connection, if the reader has had enough
         loop.close()
 
 
@@ -81,6 +82,8 @@ def _asked(address: str, ask: Callable[[], T]) -> T:
             "cluster.address=http://HOST:8265"
         ) from error
     except (RuntimeError, OSError) as error:  # the API has no errors of its own
+        if "ray[default]" in str(error):
+            raise UserError("cluster=ray_job needs Ray's client of jobs: pip install 'nas[cluster]'") from error
         raise UserError(f"Ray at {address} refused: {_reason(str(error))}") from error
 
 
