@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from rayjob_schema import autoscaled
 
 from nas.cli import HELP, main
@@ -185,6 +186,18 @@ def test_what_could_not_begin_there_is_one_sentence(overrides: str, sentence: st
     assert str(caught.value).startswith(sentence) and "\n" not in str(caught.value)
 
 
+def test_what_a_resumed_search_may_not_change_is_known_before(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(["submit", "cluster=ray_job", "resume=/shared/results/first", "seed=2", "--dry-run"], capsys)
+    assert (code, out) == (2, "") and err.startswith("nas: seed=2 can't be changed on resume, since earlier trials ran")
+
+
+@pytest.mark.parametrize("value", ["/plain/path-1", "/with spaces", "/it's", "/100%", "/back\\slash", "/a,b", "/$HOME"])
+def test_what_is_printed_to_be_typed_is_read_as_it_was(value: str) -> None:
+    parsed = OverridesParser.create().parse_override(f"resume={submit._quoted(value)}")
+    text = parsed.value()
+    assert (text if isinstance(text, str) else text.text) == value  # a quoted one keeps its quotes beside it
+
+
 def test_help_speaks_of_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\n  nas submit " in HELP and "\n  nas status|logs|stop " in HELP
     assert run(["submit", "--help"], capsys) == (0, HELP + "\n", "")
@@ -224,7 +237,16 @@ def test_its_name_and_its_folder_are_known_beforehand() -> None:
     named = job("ray_job", "name=first")
     assert named.results == "/shared/results/first" and named.arguments[-1] == "name=first"
     resumed = job("ray_job", "resume=/shared/results/first", "search.trials=9")
-    assert resumed.results == "/shared/results/first" and not any("name=" in word for word in resumed.arguments)
+    assert resumed.results == "/shared/results/first"
+
+
+def test_a_resumed_search_trains_on_what_its_record_says() -> None:
+    """Nothing but where its Ray is: another choice of execution= would take its trials' GPUs away."""
+    resume = ["resume=/shared/results/first", "search.trials=9"]
+    arguments = ("search", "results_dir=/shared/results", *resume, "execution.address=auto")
+    assert job("ray_job", *resume).arguments == arguments
+    entrypoint = kuberay.entrypoint(job("kuberay", "resume=/results/first"))
+    assert entrypoint.endswith(" resume=/results/first execution.address=auto")
 
 
 @pytest.mark.parametrize("name", ["first", "A Long Name/with.everything_in it " * 4, "é☃", "--", "0", "x" * 80])

@@ -9,7 +9,7 @@ from pathlib import Path
 from nas.errors import UserError
 from nas.settings import Settings
 
-GROWS = "TUNE_MAX_PENDING_TRIALS_PG"  # Tune lets so many trials wait for room: by default one, whose node comes first
+DRIVER = {"TUNE_MAX_PENDING_TRIALS_PG": "1000"}  # trials that may wait for room; by Tune's default one, then the next
 NAME_LENGTH = 47  # KubeRay takes no more: names of pods are made of it
 _PATHS = ("results_dir", "resume", "path", "notes_dir")  # settings that are paths, beside those of groups:
 _PATHS_OF = {"proposer": "path", "corpus": "path", "llm": "prompts", "meta": "prior"}
@@ -56,9 +56,11 @@ def job_of(settings: Settings, overrides: Sequence[str], now: str, tag: str, env
       UserError: if a path would not hold there, or an override has a secret in it.
     """
     _refuse_secrets(overrides, environment)
-    sent = with_ray([override for override in overrides if group_of(override) != "cluster"])
-    if settings.execution.address is None:
-        sent.append("execution.address=auto")  # of execution=gpu, which is for this machine
+    sent = [override for override in overrides if group_of(override) != "cluster"]
+    if settings.resume is None:
+        sent = with_ray(sent)
+    if settings.execution.address is None or (settings.resume and settings.execution.address == "auto"):
+        sent.append("execution.address=auto")  # of what else trials run on, a resumed search has its own record
     if settings.cluster.kind != "slurm":  # there the job begins in this very folder
         _refuse_relative_paths(settings)
     search = settings.name or f"{now}_seed{settings.seed}"
@@ -92,7 +94,11 @@ def group_of(override: str) -> str:
 
 
 def trials_at_a_time(settings: Settings) -> int:
-    """How many trials the whole of a growing cluster has room for, or as many as were asked for."""
+    """How many trials the whole of a growing cluster has room for.
+
+    Raises:
+      UserError: if one node has no room for one.
+    """
     execution, cluster = settings.execution, settings.cluster
     room = {"CPU": cluster.cpus / execution.cpus_per_trial}
     if execution.gpus_per_trial:
@@ -103,7 +109,7 @@ def trials_at_a_time(settings: Settings) -> int:
             f"one trial needs {execution.cpus_per_trial:g} CPU and {execution.gpus_per_trial:g} GPU and a worker has "
             f"{cluster.cpus} and {cluster.gpus}: raise cluster.cpus and cluster.gpus, or lower execution.*_per_trial"
         )
-    return execution.workers or of_one_node * cluster.workers
+    return of_one_node * cluster.workers
 
 
 def _label(search: str, tag: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from nas.cluster import tools
-from nas.cluster.job import GROWS, Job, Standing, trials_at_a_time
+from nas.cluster.job import DRIVER, Job, Standing, trials_at_a_time
 from nas.errors import UserError
 from nas.settings import ClusterSettings, Settings
 
@@ -36,10 +36,8 @@ def manifest(job: Job) -> dict[str, Any]:
       UserError: for what only the person can say: the image, the claim, room for a trial.
     """
     cluster = job.settings.cluster
-    for name, what in (
-        ("image", "made by cluster/Containerfile"),
-        ("claim", "a PersistentVolumeClaim for results_dir"),
-    ):
+    needed = {"image": "made by cluster/Containerfile", "claim": "a PersistentVolumeClaim for results_dir"}
+    for name, what in needed.items():
         if getattr(cluster, name) is None:
             raise UserError(f"cluster=kuberay needs cluster.{name}=NAME, {what}")
     spec = {
@@ -52,7 +50,7 @@ def manifest(job: Job) -> dict[str, Any]:
             "autoscalerOptions": {"idleTimeoutSeconds": _IDLE_SECONDS, "upscalingMode": "Default"},
             "headGroupSpec": {
                 "rayStartParams": {"num-cpus": "0"},  # no trial beside the driver
-                "template": {"spec": _pod("ray-head", job, _HEAD, _of_the_driver(job))},
+                "template": {"spec": _pod("ray-head", job, _HEAD, _of_the_driver(cluster))},
             },
             "workerGroupSpecs": [
                 {
@@ -76,7 +74,7 @@ def manifest(job: Job) -> dict[str, Any]:
 def entrypoint(job: Job) -> str:
     """The search as a shell's line. KubeRay puts it into a container's arguments, where a $ is written $$."""
     arguments = list(job.arguments)
-    if not any(argument.startswith("execution.workers=") for argument in arguments):
+    if job.settings.resume is None and job.settings.execution.workers is None:
         # The search counts what room the cluster has when it starts, and this one starts small.
         arguments.append(f"execution.workers={trials_at_a_time(job.settings)}")
     return shlex.join([job.settings.cluster.python or "python", "-m", "nas", *arguments]).replace("$", "$$")
@@ -155,10 +153,9 @@ def _room(cluster: ClusterSettings) -> dict[str, str]:
     return {**room, "nvidia.com/gpu": str(cluster.gpus)} if cluster.gpus else room
 
 
-def _of_the_driver(job: Job) -> dict[str, Any]:
-    environment = {"env": [*_ENVIRONMENT, {"name": GROWS, "value": str(trials_at_a_time(job.settings))}]}
-    secret = job.settings.cluster.secret
-    return {**environment, "envFrom": [{"secretRef": {"name": secret}}]} if secret else environment
+def _of_the_driver(cluster: ClusterSettings) -> dict[str, Any]:
+    environment = {"env": [*_ENVIRONMENT, *({"name": name, "value": value} for name, value in DRIVER.items())]}
+    return {**environment, "envFrom": [{"secretRef": {"name": cluster.secret}}]} if cluster.secret else environment
 
 
 def _placed(cluster: ClusterSettings) -> dict[str, Any]:

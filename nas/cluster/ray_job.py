@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from nas.cluster.job import GROWS, Job, Standing, has_password
+from nas.cluster.job import DRIVER, Job, Standing, has_password
 from nas.cluster.package import packages_of, stage
 from nas.errors import UserError
 from nas.settings import Settings
@@ -24,9 +24,7 @@ _STOP_SECONDS = 60  # a search that is asked to stop has so long to close its jo
 def request(job: Job) -> dict[str, Any]:
     """What the Jobs API is asked for, but for the packages themselves."""
     python = job.settings.cluster.python or "python"
-    environment = {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_SECONDS), "PYTHONUNBUFFERED": "1"}
-    if job.settings.execution.workers:
-        environment[GROWS] = str(job.settings.execution.workers)
+    environment = {**DRIVER, "RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_SECONDS), "PYTHONUNBUFFERED": "1"}
     return {
         "submission_id": job.name,
         "entrypoint": shlex.join([python, "-m", "nas", *job.arguments]),  # Ray gives it to a shell

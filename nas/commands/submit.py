@@ -7,10 +7,14 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from hydra.core.override_parser.types import Quote, QuotedString
 
 from nas.cluster import kind_of
 from nas.cluster.job import Job, group_of, job_of, with_ray
-from nas.configuration import composed, settings_of
+from nas.configuration import composed, resumed, settings_of
 from nas.errors import UserError
 from nas.settings import Settings
 from nas.terminal import printable, visible
@@ -38,6 +42,8 @@ def submit(words: Sequence[str]) -> int:
     kind = kind_of(settings.cluster.kind)
     now = time.strftime("%Y-%m-%d_%H-%M-%S")
     job = job_of(settings, overrides, now, secrets.token_hex(2), os.environ)
+    if settings.resume:  # its record is there; what no resumed search may change is known here
+        resumed(Path(settings.resume), asdict(settings), settings, job.arguments[1:])
     if dry_run:
         sys.stdout.write(kind.shown(job))
         print("nothing was sent", file=sys.stderr)
@@ -86,14 +92,21 @@ def _found(action: str, words: Sequence[str]) -> tuple[str, str, Settings]:
 
 def _how_to_go_on(name: str, job: Job, overrides: Sequence[str]) -> list[str]:
     """What was sent, and the commands for what comes next."""
-    keys = (*_NEEDED, "results_dir") if name.startswith("slurm/") else _NEEDED
-    again = [override for override in overrides if override.partition("=")[0].lstrip("+") in keys]
+    again = [override for override in overrides if override.partition("=")[0].lstrip("+") in _NEEDED]
+    if name.startswith("slurm/"):  # its log lies there
+        again.append(f"results_dir={_quoted(str(Path(job.results).parent))}")
     cluster = [override for override in overrides if group_of(override) == "cluster"]
     commands = {
         ("status", name, *again): "how it stands",
         ("logs", name, "--follow", *again): "what it prints",
         ("stop", name, *again): "ends it: what has finished is kept",
-        ("submit", *cluster, f"resume={job.results}"): "goes on with it",
+        ("submit", *cluster, f"resume={_quoted(job.results)}"): "goes on with it",
     }
     lines = [f"sent as {name}: its journal and its report will be in {job.results}"]
     return lines + [f"  {shlex.join(['nas', *words])}    {what}" for words, what in commands.items()]
+
+
+def _quoted(value: str) -> str:
+    """As an override's value: Hydra takes many signs for its own."""
+    plain = re.fullmatch(r"[\w./:-]+", value)
+    return value if plain else QuotedString(value, Quote.single).with_quotes()
