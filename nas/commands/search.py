@@ -53,6 +53,8 @@ def search(settings: Settings, overrides: Sequence[str] = ()) -> int:
     Raises:
       UserError: with one sentence for the person.
     """
+    if settings.cluster.kind != "none":
+        raise UserError(f"cluster={settings.cluster.kind} is where nas submit sends a search: nas search runs it here")
     going_on = Folder(Path(settings.resume).resolve()) if settings.resume else None
     begun = journals.read(going_on.journal)[:1] if going_on else []
     if going_on:
