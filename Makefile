@@ -5,11 +5,11 @@ INSTALLED := .venv/.installed
 DEVELOPED := .venv/.developed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help install llm text search test lint bench ui clean
+.PHONY: help install llm text search test test-faults lint bench ui clean
 .DEFAULT_GOAL := help
 
 help:             ## this list
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1 /' | awk '{ name = $$1; $$1 = ""; printf "  make %-9s%s\n", name, $$0 }'
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1 /' | awk '{ name = $$1; $$1 = ""; printf "  make %-13s%s\n", name, $$0 }'
 
 install: $(INSTALLED)  ## makes .venv with the engine in it: .venv/bin/nas
 
@@ -27,6 +27,9 @@ ui: $(INSTALLED)       ## the MLflow UI on the results
 
 test: lint             ## the whole test suite, lint included
 	$(BIN)/python -m pytest
+
+test-faults: $(DEVELOPED)  ## a real Ray cluster whose parts are killed; some minutes
+	$(BIN)/python -m pytest -n 0 -m faults
 
 lint: $(DEVELOPED)     ## style, types, and the layers of the imports
 	$(BIN)/ruff check .

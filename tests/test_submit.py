@@ -316,7 +316,7 @@ def test_no_word_becomes_shell_in_a_ray_job(printer: str) -> None:
 
 def test_no_word_becomes_shell_in_a_rayjob(printer: str) -> None:
     """By way of the manifest, a container's arguments, the submitter's bash, and the shell of Ray's job."""
-    sent = job("kuberay", arguments=("search", *AWKWARD, "execution.workers=1"))
+    sent = job("kuberay", arguments=("search", *AWKWARD))
     sent = replace(sent, settings=replace(sent.settings, cluster=replace(sent.settings.cluster, python=printer)))
     entrypoint = yaml.safe_load(kuberay.shown(sent))["spec"]["entrypoint"]
     environment = {"HOME": "/home/of/the/pod", "1": "x"}
@@ -324,7 +324,7 @@ def test_no_word_becomes_shell_in_a_rayjob(printer: str) -> None:
     submitted = subprocess.run(["bash", "-ce", f"printf '%s\\0' {kept} ;"], capture_output=True, check=True)
     again = shlex.join(words_in(submitted.stdout))  # as `ray job submit -- WORDS` does
     arrived = subprocess.run(again, shell=True, capture_output=True, check=True)
-    assert words_in(arrived.stdout) == ["-m", "nas", "search", *AWKWARD, "execution.workers=1"]
+    assert words_in(arrived.stdout) == ["-m", "nas", "search", *AWKWARD, "execution.workers=32"]
 
 
 def expanded(text: str, environment: dict[str, str]) -> str:

@@ -16,6 +16,7 @@ import psutil
 import pytest
 from test_end_to_end import NAS, TINY, events, trials, trials_so_far
 
+pytestmark = pytest.mark.faults
 HERE = "127.0.0.1"
 
 
