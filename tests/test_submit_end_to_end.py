@@ -115,6 +115,17 @@ def submitted(nas, *words: str) -> dict[str, list[str]]:
     return {shlex.split(command)[1]: shlex.split(command)[1:] for command in commands}
 
 
+def ended(nas, commands: dict[str, list[str]]) -> subprocess.CompletedProcess[str]:
+    """What `nas status` says once a job is over."""
+    deadline = time.monotonic() + 200
+    while True:
+        stands = nas(*commands["status"])
+        if ": pending" not in stands.stdout and ": running" not in stands.stdout:
+            return stands
+        assert time.monotonic() < deadline, stands.stdout
+        time.sleep(1)
+
+
 def drivers_of(folder: Path) -> list[psutil.Process]:
     """The processes that run the search, not the shells that wait for them."""
     found = []
@@ -134,14 +145,13 @@ def test_a_search_whose_driver_was_killed_is_sent_again_and_is_whole(nas, cluste
     wait_until(lambda: len(trials_so_far(folder)) >= 2, 200, "two trials")
     (driver,) = drivers_of(folder)
     driver.kill()
-    wait_until(lambda: nas(*commands["status"]).returncode == 1, 60, "a job that failed")
-    assert ": failed (" in nas(*commands["status"]).stdout
+    failed = ended(nas, commands)
+    assert failed.returncode == 1 and ": failed (" in failed.stdout
     before = trials_so_far(folder)
     again = submitted(nas, *commands["submit"][1:])
     followed = nas(*again["logs"])
     assert followed.returncode == 0 and "Result" in followed.stdout, followed.stdout + followed.stderr
-    wait_until(lambda: ": running" not in nas(*again["status"]).stdout, 60, "the end")
-    stands = nas(*again["status"])
+    stands = ended(nas, again)
     assert (stands.returncode, stands.stderr) == (0, "") and ": succeeded" in stands.stdout
     whole = events(folder)
     assert [event["event"] for event in whole].count("resume") == 1 and whole[-1]["reason"].startswith("trials")
@@ -160,8 +170,8 @@ def test_a_job_that_is_stopped_closes_its_journal(nas, cluster, text, tmp_path):
     wait_until(lambda: trials_so_far(folder), 200, "a trial")
     stopped = nas(*commands["stop"])
     assert stopped.returncode == 0 and "was asked to stop" in stopped.stdout
-    wait_until(lambda: ": stopped" in nas(*commands["status"]).stdout, 90, "a job that stopped")
-    assert nas(*commands["status"]).returncode == 1
+    stands = ended(nas, commands)
+    assert stands.returncode == 1 and ": stopped" in stands.stdout
     assert events(folder)[-1]["reason"] == "interrupted"
     assert not drivers_of(folder)
 

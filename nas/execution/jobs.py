@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -14,6 +15,8 @@ from ray.job_submission import JobSubmissionClient
 from nas.errors import UserError
 from nas.terminal import printable
 
+_AGENT_SECONDS = 120
+_TALKATIVE = ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging")
 _STATES = {"PENDING": "pending", "RUNNING": "running", "SUCCEEDED": "succeeded", "STOPPED": "stopped"}
 T = TypeVar("T")
 
@@ -29,7 +32,14 @@ def send(address: str, request: Mapping[str, Any]) -> str:
       UserError: if there is no cluster, or it does not take the job.
     """
     client = _client(address)
-    return _asked(address, lambda: client.submit_job(**request))
+    deadline = time.monotonic() + _AGENT_SECONDS
+    while True:
+        try:
+            return _asked(address, lambda: client.submit_job(**request))
+        except UserError as error:  # a dashboard answers before its cluster takes jobs
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(1)
 
 
 def standing(address: str, name: str) -> tuple[str, str]:
@@ -66,8 +76,8 @@ def stop(address: str, name: str) -> None:
 
 
 def _client(address: str) -> JobSubmissionClient:
-    for part in ("modules.dashboard_sdk", "modules.job.sdk"):
-        logging.getLogger(f"ray.dashboard.{part}").setLevel(logging.WARNING)  # they tell of each upload
+    for part in _TALKATIVE:
+        logging.getLogger(f"ray.{part}").setLevel(logging.WARNING)  # they tell of each upload
     os.environ["RAY_API_SERVER_ADDRESS"] = address  # else one of the environment has the last word
     return _asked(address, lambda: JobSubmissionClient(address))
 

@@ -3,7 +3,9 @@
 import logging
 import math
 import os
+import signal
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -158,7 +160,10 @@ def _ray(settings: ExecutionSettings) -> Iterator[None]:
     """A connection to the cluster, or a Ray of our own on this machine, gone again at the end."""
     own = not ray.is_initialized()
     if own:
+        asked_to_end = signal.getsignal(signal.SIGTERM)
         _connect(settings.address) if settings.address else _start()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, asked_to_end)  # Ray's own would end the process at once
     try:
         yield
     finally:
