@@ -64,7 +64,7 @@ def verified(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     assert found.best
     gain = {"mean": 0.05, "low": 0.02, "high": 0.08, "count": 4}
     loss = {"mean": -0.01, "low": -0.03, "high": 0.01, "count": 4}
-    comparison = {"gain": gain, "says": "better", "failure": None}
+    comparison = {"gain": gain, "says": "better", "failure": None, "by_seed": {"1": 0.04, "2": 0.06}}
     verdict = {
         "name": "the winner",
         "id": found.best.candidate.id,
@@ -77,10 +77,12 @@ def verified(tmp_path_factory: pytest.TempPathFactory) -> Folder:
             {**comparison, "condition": "corpus", "gain": loss, "says": "indistinguishable"},
         ],
     }
+    rival = {**comparison, "condition": "longer", "by_seed": {"1": 0.045, "2": 0.045, "3": 0.05}}
+    other = {**verdict, "name": "another", "trial": "t9999", "id": "f" * 12, "comparisons": [rival]}
     last = found.path[-1]
     ablation = {"trial": last.trial, "operator": last.operator, "effect": gain, "reason": None}
     report = {
-        "verdicts": [verdict],
+        "verdicts": [verdict, other],
         "ablations": [ablation],
         "winner": "the winner",
         "opponent": "strong",
@@ -115,6 +117,9 @@ def test_a_verification_is_believed_before_the_search_itself(verified: Folder) -
     answered = said(verified)
     assert "Verified: better. It gains +0.0500 [+0.0200, +0.0800] (n=4)" in answered["we?"]
     assert "p = 0.003" in answered["we?"] and "corpus: indistinguishable" in answered["we?"]
+    assert (
+        "Not told apart from t9999: +0.0050 [" in answered["we?"] and "(n=2) bits per byte, paired" in answered["we?"]
+    )
     assert "By ablation" in answered["better?"] and "+0.0500 [+0.0200, +0.0800]" in answered["better?"]
     assert "Verification took 3.0 minutes more" in answered["cost?"]
 
@@ -197,7 +202,7 @@ def test_the_five_measures_are_computed_from_the_records(folder: Folder, verifie
     rows = {row[0]: row[2:] for row in table.rows}
     assert list(rows) == ["adaptivity", "retention", "generalisation", "efficiency", "safety"]
     assert all(re.fullmatch(r"[+-][01]\.\d\d \[.*\] \(n=\d operators\)", value) for value in rows["adaptivity"])
-    assert rows["retention"][0].startswith("nothing to retain") and rows["retention"][1].startswith("0 of 1 (0% [0%,")
+    assert rows["retention"][0].startswith("nothing to retain") and rows["retention"][1].startswith("0 of 2 (0% [0%,")
     assert "corpus -0.0100 [-0.0300, +0.0100] (n=4)" in rows["generalisation"][0]
     assert rows["generalisation"][1] == "not known: not verified"
     assert all(re.match(r"\d+\.\d \(one search|not in", value) for value in rows["efficiency"])
@@ -210,7 +215,7 @@ def test_what_was_verified_as_better_and_is_a_baseline_later_is_retained(folder:
     kept = next(trial for trial in later.trials if trial.purpose == "baseline")
     verdict = {**earlier.verification["verdicts"][0], "id": kept.candidate.id}
     earlier.verification["verdicts"][0].update(verdict)  # type: ignore[attr-defined]
-    assert recursion.table([earlier, later]).rows[1][3].startswith("1 of 1 (100%")
+    assert recursion.table([earlier, later]).rows[1][3].startswith("1 of 2 (50%")
 
 
 # In a browser

@@ -98,7 +98,8 @@ def _sure(account: Account) -> Answer:
             f"(95% interval over seeds and text; p = {verdict['p']:.3g}, corrected).",
             [
                 f"Why this verdict: {printable(verdict['why'])}",
-                *(["Under other conditions: " + "; ".join(others)] if others else []),
+                "Under other conditions: " + ("; ".join(others) or "none was tried: no other length, size or corpus."),
+                *_told_apart(account, verdict),
             ],
         )
     gain = account.gain_on_fresh_seeds()
@@ -112,6 +113,20 @@ def _sure(account: Account) -> Answer:
         f"On {gain.count} fresh seeds it is {word} the best baseline: it gains {gain} bits per byte (95% interval).",
         ["No verification yet: baselines were not tuned, and the text is that of the search.", _verify(account)],
     )
+
+
+def _told_apart(account: Account, best: Mapping[str, Any]) -> list[str]:
+    """Whether the winner is more than the luckiest of those that are better."""
+    lines = []
+    for other in account.verification["verdicts"]:
+        ours, theirs = (verdict["comparisons"][0].get("by_seed") or {} for verdict in (best, other))
+        shared = sorted(ours.keys() & theirs.keys())
+        if other["trial"] == best["trial"] or other["verdict"] != "better" or len(shared) < 2:
+            continue
+        apart = mean_interval([ours[seed] - theirs[seed] for seed in shared])
+        word = "More than" if apart.low > 0 else "Not told apart from"
+        lines.append(f"{word} {other['trial']}: {apart} bits per byte, paired by seed.")
+    return lines
 
 
 def _verify(account: Account) -> str:
@@ -197,7 +212,7 @@ def _per_improvement(account: Account) -> str:
     if not records:
         return "nothing was improved."
     each = account.device_minutes / len(records)
-    return f"{len(records)} times a candidate became the best so far, once in {each:.1f} device-minutes."
+    return f"{len(records)} times a candidate became the best so far, on the average once in {each:.1f} device-minutes."
 
 
 def _failed(account: Account) -> Answer:
@@ -207,7 +222,8 @@ def _failed(account: Account) -> Answer:
     gained = sum((one.gain or 0.0) > 0 for one in account.proposals)
     rest = [
         f"Stopped early by the scheduler: {share(len(account.stopped), total)}; that is a score, and no failure.",
-        f"Gained more than the noise over their parent: {share(gained, total)}.",
+        f"Gained more than the noise over their parent, at one seed: {share(gained, total)}. A verdict is another "
+        "matter: it is over a baseline, and over many seeds.",
     ]
     if not failures:
         return Answer(question, f"Nothing: of {total} candidates none was rejected, crashed or was held.", rest)
