@@ -181,6 +181,7 @@ def _connect(address: str) -> None:
 def _start() -> None:
     """A Ray of our own; once more if it does not come up: it gives itself 30 s, which a busy machine can exceed."""
     options: dict[str, Any] = {
+        "address": "local",  # else one that somebody has started here would be joined, or refused
         "num_cpus": _cpus_here(),
         "include_dashboard": False,
         "object_store_memory": _OBJECT_STORE_BYTES,
