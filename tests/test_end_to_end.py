@@ -29,7 +29,7 @@ TINY = [
     "search.confirm_seeds=1",
     "execution.workers=1",
     "scheduler.reduction_factor=2",
-    "budget.gate_seconds=8",
+    "budget.gate_seconds=60",  # a busy machine takes ten
     "tripwire.least_leap=9",  # what is held stands on the scheduler's rungs until a resume, and not after it
 ]
 HOSTILE = """
