@@ -37,7 +37,7 @@ nas: searches for token mixers of linear cost, and tells what is really better.
 Overrides are Hydra's: key=value, GROUP=OPTION, and -m to sweep over values with commas. `nas search --help` lists all
 keys and groups with their values; `nas search --cfg job` prints the whole configuration.
 
-  nas search                                     about ten minutes on two cores, no account, no download
+  nas search                                     with the embedded defaults: no account, no download
   nas search search.trials=64 seed=3             more candidates
   nas search corpus=text path=my_notes/          on your own text
   nas search -m seed=1,2 meta=uniform,foresight       four searches

@@ -163,10 +163,10 @@ def see(page: Page, text: str | re.Pattern[str]) -> None:
     expect(page.get_by_text(text).first).to_be_visible(timeout=SECONDS)
 
 
-real = pytest.mark.skipif("NAS_SEARCH" in os.environ, reason="of the hand-written search")
+handwritten = pytest.mark.skipif("NAS_SEARCH" in os.environ, reason="of the hand-written search")
 
 
-@real
+@handwritten
 def test_candidates_are_found_by_their_tags_best_first(page: Page, served: Served) -> None:
     open_view(page, served, "Candidates, best first")
     see(page, re.compile("^t0003 "))
@@ -184,7 +184,7 @@ def test_candidates_are_found_by_their_tags_best_first(page: Page, served: Serve
     see(page, "2 matching runs")
 
 
-@real
+@handwritten
 def test_a_candidates_page_has_what_a_person_decides_by(page: Page, served: Served) -> None:
     page.goto(served.run_url("t0003"))
     see(page, "Outcome:")
@@ -195,7 +195,7 @@ def test_a_candidates_page_has_what_a_person_decides_by(page: Page, served: Serv
     expect(page.get_by_role("cell", name="causality").first).to_be_visible()
 
 
-@real
+@handwritten
 @pytest.mark.parametrize("trial", ["t0009", "t0010", "t0011"])
 def test_hostile_text_is_shown_as_text(trial: str, page: Page, served: Served) -> None:
     page.goto(served.run_url(trial))
@@ -213,7 +213,7 @@ def test_hostile_text_is_shown_as_text(trial: str, page: Page, served: Served) -
             assert page.locator(EVIL).count() == 0, file
 
 
-@real
+@handwritten
 def test_the_searchs_page_says_what_was_found_and_who_waits(page: Page, served: Served) -> None:
     page.goto(served.run_url(None))
     see(page, "State:")
@@ -227,7 +227,7 @@ def test_the_searchs_page_says_what_was_found_and_who_waits(page: Page, served: 
     assert page.locator(EVIL).count() == 0
 
 
-@real
+@handwritten
 def test_runs_are_compared_side_by_side(page: Page, served: Served) -> None:
     runs = ",".join(f'"{served.run(trial)}"' for trial in ("t0001", "t0002", "t0003", "t0005"))
     page.goto(served.url(f'compare-runs?runs=[{runs}]&experiments=["{served.experiment}"]'))
@@ -239,7 +239,7 @@ def test_runs_are_compared_side_by_side(page: Page, served: Served) -> None:
     expect(page.locator(".js-plotly-plot .ytitle")).to_have_text("bits_per_byte", timeout=SECONDS)
 
 
-@real
+@handwritten
 def test_the_registry_is_written_over_http_and_shows_who_is_champion(page: Page, served: Served) -> None:
     given = [f"results_dir={served.results}", f"tracking.uri={served.address}"]
     decide = ["first", "t0001", "--by", "Ada", "--why", HOSTILE]

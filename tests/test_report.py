@@ -133,6 +133,27 @@ def test_a_search_that_found_nothing_says_so(tmp_path: Path) -> None:
     assert html.count('class="missing"') == len(FIGURES)
 
 
+def test_what_is_held_waits_until_a_person_has_decided(tmp_path: Path) -> None:
+    folder = journal(tmp_path / "held", trials=10)
+    trained = next(
+        t for t in account(folder, tmp_path).trials if t.purpose == "search" and isinstance(t.outcome, Fitness)
+    )
+
+    def held(event):
+        if event.get("id") == trained.id:
+            event["outcome"] = {"kind": "held", "tripwire": "leap", "reason": "too good", "fitness": event["outcome"]}
+            del event["outcome"]["fitness"]["kind"]
+
+    edited(folder, held)
+    assert [trial.id for trial in account(folder, tmp_path).waiting] == [trained.id]
+    assert f"{trained.id}, held until" in page([account(folder, tmp_path)], "")
+    word = {"event": "review", "trial": trained.id, "decision": "refuse", "by": "me", "why": "a leak", "time": 2e9}
+    with folder.journal.open("a") as file:
+        file.write(json.dumps(word) + "\n")
+    assert account(folder, tmp_path).waiting == []
+    assert f"{trained.id} refused by me: a leak" in page([account(folder, tmp_path)], "")
+
+
 def test_time_between_the_sessions_of_a_search_is_not_its_time(tmp_path: Path) -> None:
     folder = journal(tmp_path / "long", trials=10)
     before = account(folder, tmp_path).minutes
@@ -211,7 +232,6 @@ def test_the_five_measures_are_computed_from_the_records(folder: Folder, verifie
 
 def test_what_was_verified_as_better_and_is_a_baseline_later_is_retained(folder: Folder, verified: Folder) -> None:
     earlier, later = (account(each, each.path.parent) for each in (verified, folder))
-    later.baselines  # noqa: B018  a search's own baselines are not what an earlier one has found
     kept = next(trial for trial in later.trials if trial.purpose == "baseline")
     verdict = {**earlier.verification["verdicts"][0], "id": kept.candidate.id}
     earlier.verification["verdicts"][0].update(verdict)  # type: ignore[attr-defined]

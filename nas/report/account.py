@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.ablation import Change, lineage
+from nas.approvals import ACTIONS
 from nas.archive import curve_of
 from nas.errors import UserError
 from nas.journal import Event
@@ -21,8 +22,6 @@ from nas.tally import Tally
 from nas.terminal import printable
 from nas.types import Candidate, Crashed, Fitness, Held, Rejected, Trial
 from nas.verify import record_holders, trained, trials_of
-
-ELSEWHERE = frozenset({"infrastructure", "disk"})
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,8 @@ class Account:
       end: its last event of that kind; empty while it runs, or if it was killed.
       verification: as `nas verify` has written it; empty if it has not.
       ablations: changes of the winner's lineage with their effect; from the same.
-      decisions: of persons on its candidates, and on what it held.
+      decisions: of persons on its candidates, and on what it held, in words.
+      decided: held trials that a person has decided on.
     """
 
     name: str
@@ -102,6 +102,7 @@ class Account:
     end: Event = field(default_factory=dict)
     verification: Mapping[str, Any] = field(default_factory=dict)
     decisions: Sequence[str] = ()
+    decided: frozenset[str] = frozenset()
 
     @cached_property
     def trials(self) -> list[Trial]:
@@ -141,11 +142,7 @@ class Account:
     @cached_property
     def waiting(self) -> list[Trial]:
         """Held, and not decided on."""
-        return [trial for trial in self.trials if isinstance(trial.outcome, Held) and trial.id not in self._decided]
-
-    @property
-    def _decided(self) -> set[str]:
-        return {line.split()[0] for line in self.decisions}
+        return [trial for trial in self.trials if isinstance(trial.outcome, Held) and trial.id not in self.decided]
 
     @property
     def steps(self) -> int:
@@ -262,6 +259,7 @@ def account_of(name: str, events: Sequence[Event], folder: Path, trail: Iterable
             end=next((event for event in reversed(events) if event["event"] in ("end", "resume")), {}),
             verification=_verification(folder),
             decisions=[*_reviews(events), *_approvals(name, trail)],
+            decided=frozenset(event["trial"] for event in events if event["event"] == "review"),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"the journal of {name} is damaged: {type(error).__name__} {error}") from error
@@ -322,9 +320,8 @@ def _reviews(events: Iterable[Event]) -> list[str]:
 
 
 def _approvals(name: str, trail: Iterable[Event]) -> list[str]:
-    words = {"approve": "approved", "reject": "rejected", "rollback": "rolled back"}
     return [
-        f"{event['trial']} {words.get(event['event'])} by {event['by']} at {event['when']}: {event['why']}"
+        f"{event['trial']} {ACTIONS[event['event']]} by {event['by']} at {event['when']}: {event['why']}"
         for event in trail
         if event["search"] == name
     ]

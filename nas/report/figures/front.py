@@ -1,6 +1,7 @@
 """Quality against speed and memory: who is beaten in all by nobody."""
 
 import altair as alt
+import moocore
 
 from nas.report.account import Account
 from nas.report.figures.figure import WIDTH, Figure, over_kinds
@@ -22,8 +23,9 @@ def figure(account: Account) -> Figure:
     rows = [dict(row) for row in points(account) if row.get("whole") and row["kind"] in ("baseline", "trained")]
     if not rows:
         return Figure("front", title, caption, missing="Nothing was trained to the end yet.")
-    for row in rows:
-        row["front"] = not any(_dominates(other, row) for other in rows)
+    on_it = moocore.is_nondominated([[row["bits"], -row["speed"], row["memory"]] for row in rows], keep_weakly=True)
+    for row, on in zip(rows, on_it, strict=True):
+        row["front"] = bool(on)
     base = alt.Chart(alt.NamedData("whole")).encode(
         x=alt.X("speed:Q", scale=alt.Scale(type="log", nice=False, padding=20), title="tokens/s (more is better)"),
         y=alt.Y("bits:Q", scale=alt.Scale(zero=False), title="bits per byte (less is better)"),
@@ -34,9 +36,3 @@ def figure(account: Account) -> Figure:
     rings = base.transform_filter("datum.front").mark_point(strokeWidth=2.5, color="#D55E00", filled=False)
     chart = alt.layer(marks, rings).properties(width=WIDTH, height=340)
     return Figure("front", title, caption, chart, {"whole": rows})
-
-
-def _dominates(one: dict[str, float], other: dict[str, float]) -> bool:
-    """Whether `one` is as good in everything and better in something: these three are few, and exact."""
-    mine, theirs = ((row["bits"], -row["speed"], row["memory"]) for row in (one, other))
-    return mine != theirs and all(a <= b for a, b in zip(mine, theirs, strict=True))

@@ -5,11 +5,11 @@ from typing import Any
 
 import altair as alt
 
-from nas.report.account import ELSEWHERE, Account, Attempt
+from nas.report.account import Account, Attempt
 from nas.report.figures.figure import WIDTH, Figure, over_operators, short
 from nas.statistics import mean_interval, share_interval
 from nas.terminal import printable
-from nas.types import Crashed
+from nas.types import ELSEWHERE, Crashed
 
 _POINTS = 150  # of the river: of more, each is the mean of its neighbours
 
