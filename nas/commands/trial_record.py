@@ -70,10 +70,7 @@ def record_of(folder: Folder, name: str) -> TrialRecord:
         raise UserError(f"what {folder.journal} says of {name} is damaged ({_words(error)}): restore it") from error
     if problem:
         raise UserError(f"what {folder.journal} says of {name} is damaged: {problem}")
-    held = isinstance(trial.outcome, Held)
-    fitness = trial.outcome.fitness if held else trial.outcome  # type: ignore[union-attr]
-    assert isinstance(fitness, Fitness)
-    return TrialRecord(folder, events, settings, trial, fitness, rungs, _environment(events, name))
+    return TrialRecord(folder, events, settings, trial, _score_of(trial), rungs, _environment(events, name))
 
 
 def trained_event(events: Sequence[Event], name: str | None, folder: Folder) -> Event:
@@ -147,14 +144,21 @@ def _problem(
         return f"it has {trial.budget.steps} steps where the settings say {settings.train.steps}"
     if event.get("corpus", sha256) != sha256:
         return "it has another corpus than the search"
-    fitness = trial.outcome.fitness if isinstance(trial.outcome, Held) else trial.outcome
-    steps = [step for step in rung_steps(settings) if step <= fitness.step]  # type: ignore[union-attr]
+    fitness = _score_of(trial)
+    steps = [step for step in rung_steps(settings) if step <= fitness.step]
     for rungs in (trial.rungs, told):
         if [rung.step for rung in rungs] != steps:
             return f"it was measured at steps {', '.join(str(rung.step) for rung in rungs) or 'none'}, not {steps}"
-    if not steps or fitness.step != steps[-1]:  # type: ignore[union-attr]
-        return f"its score is of step {fitness.step}, at which nothing was measured"  # type: ignore[union-attr]
+    if not steps or fitness.step != steps[-1]:
+        return f"its score is of step {fitness.step}, at which nothing was measured"
     return None
+
+
+def _score_of(trial: Trial) -> Fitness:
+    """What it measured, accepted or not: whoever is here has a score (`trained_event`)."""
+    fitness = trial.outcome.fitness if isinstance(trial.outcome, Held) else trial.outcome
+    assert isinstance(fitness, Fitness)
+    return fitness
 
 
 def _rung(event: Event) -> Rung:
