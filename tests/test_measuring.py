@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import psutil
@@ -12,7 +13,7 @@ from common import ROOT, SPACE
 
 from nas.commands.measuring import chosen_baselines, kept_in, markdown_table, measure
 from nas.journal import Event, read
-from nas.sandbox import Box
+from nas.sandbox import Box, Limits
 from nas.settings import SearchSpaceSettings, Settings
 from nas.terminal import make_console
 
@@ -114,6 +115,21 @@ def test_an_interrupt_keeps_what_was_found_and_leaves_nothing_running(tmp_path: 
     assert process.wait(timeout=30) != 0
     assert [event["found"] for event in read(kept)] == [0], "what was killed is no result"
     assert psutil.wait_procs(below, timeout=10)[1] == []
+
+
+def test_what_starts_late_is_ended_too(tmp_path: Path) -> None:
+    """A job whose contained call begins after the end of the run has closed every box."""
+
+    def work(job: int, box: Box, scratch: Path) -> Event:
+        if job == 1:
+            return {"found": float("nan")}  # can't be kept, which ends the run
+        time.sleep(1)
+        return list(box.run("contained:send_and_hang", {}, scratch, Limits(60)))[-1]
+
+    boxes, began = [Box(("contained",)) for _ in range(2)], time.monotonic()
+    with pytest.raises(ValueError, match="JSON"):
+        measure(tmp_path / "kept.jsonl", [("1", 1), ("2", 2)], 2, work, boxes, make_console())
+    assert 1 <= time.monotonic() - began < 30, "not the minute that the call would have had"
 
 
 def test_a_file_for_whatever_the_results_depend_on() -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +34,7 @@ Job = TypeVar("Job")
 
 _LIBRARIES = ("jax", "flax", "optax", "numpy")
 _LINES = 20  # of progress, where there is no terminal to draw a bar in
+_CLOSING_SECONDS = 1.0
 _PACE_SECONDS = 300.0  # over which the time that is left is estimated: jobs differ
 
 
@@ -138,14 +139,21 @@ def _work_through(
             free.put(box)
 
     pool = ThreadPoolExecutor(len(boxes))
+    futures: list[Future[None]] = []
     try:
-        for future in [pool.submit(run, key, job) for key, job in jobs]:
+        for key, job in jobs:
+            futures.append(pool.submit(run, key, job))
+        for future in futures:
             future.result()
     except BaseException:
         interrupted.set()
         pool.shutdown(wait=False, cancel_futures=True)
+        running = [future for future in futures if not future.cancelled()]
         for box in boxes:
             box.close()  # ends what runs in it
+        while wait(running, _CLOSING_SECONDS).not_done:  # one was about to start, and did after that
+            for box in boxes:
+                box.close()
         raise
     finally:
         pool.shutdown()

@@ -127,14 +127,14 @@ class Box:
                 self.close()
 
     def close(self) -> None:
-        """Ends the zygote and whatever it runs."""
-        if self._control is not None:
-            self._control.close()
-            self._control = None
-        if self._zygote is not None:
-            kill_tree(self._zygote.pid)
-            self._zygote.wait()
-            self._zygote = None
+        """Ends the zygote and whatever it runs. Any thread may, also while another one runs a call."""
+        control, self._control = self._control, None
+        zygote, self._zygote = self._zygote, None
+        if control is not None:
+            control.close()
+        if zygote is not None:
+            kill_tree(zygote.pid)
+            zygote.wait()
 
     def _last_words(self) -> str:
         """What the zygote, or bubblewrap around it, said last; nothing of a candidate's."""
