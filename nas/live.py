@@ -59,6 +59,8 @@ class Progress:
             return self._take_trial(event)
         elif kind == "notice":
             return self._kept(f"{printable(event['tripwire'])}: {printable(event['reason'])}")
+        elif kind == "lost":
+            return self._kept(f"{printable(event['trial'])}: {printable(event['reason'])}: it goes on with another one")
         elif kind == "no_proposal":
             reason = _shortened(event["reason"])
             return self._kept(

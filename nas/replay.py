@@ -15,7 +15,7 @@ from nas.journal import Event
 
 RECORD_ENDS = "the record ends here"  # a search's reason to end
 _ENGINE = ("ask", "rung", "trial", "noise")  # what happens again by itself; the rest is followed
-_APART = ("search", "resume", "end", "review", "verified", "ablation")
+_APART = ("search", "resume", "end", "review", "verified", "ablation", "lost")
 _CLOCKS = ("time", "seconds", "tokens_per_second", "peak_bytes")  # and whatever ends in _seconds
 _WHERE = ("name", "machine", "sources")  # of a search's first event: a replay may be elsewhere, and later
 _DERIVED = "family"  # of an `ask`: follows from the candidate, and older records lack it
@@ -143,7 +143,7 @@ def difference(recorded: Iterable[Event], replayed: Iterable[Event]) -> str | No
     Of a record that was killed, and so has no end, as far as it goes.
     """
     ours, theirs = (
-        [_bare(event) for event in events if event["event"] not in ("resume", "review", "verified", "ablation")]
+        [_bare(event) for event in events if event["event"] not in ("resume", "review", "verified", "ablation", "lost")]
         for events in (replayed, recorded)
     )
     if theirs and theirs[-1]["event"] != "end":

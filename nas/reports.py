@@ -63,7 +63,7 @@ class Refused(Report):
 class Ended(Report):
     """A training that ended before its budget, by its own measurements."""
 
-    cause: Annotated[str, Field(pattern="^(diverged|floor|disk)$")]
+    cause: Annotated[str, Field(pattern="^(diverged|floor|disk|preempted)$")]
     reason: Words
 
 

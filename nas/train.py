@@ -27,6 +27,7 @@ from nas import compiled
 from nas.gate.cost import flops
 from nas.loading import load_mixer
 from nas.model import VOCABULARY, LanguageModel, bits_per_token
+from nas.preemption import Notice
 from nas.settings import ModelSettings, TrainSettings
 from nas.tasks.bits import bits_of_windows, bits_per_byte
 from nas.tasks.feed import Feed, held_out_windows, is_resident
@@ -34,6 +35,7 @@ from nas.tasks.reader import read_tokens
 
 Send = Callable[[dict[str, Any]], None]
 Measured = tuple[float, float]  # bits per byte, and their standard error over the held-out windows
+UNMEASURED: Measured = (math.nan, math.nan)
 _FLOOR_FRACTION = 0.25  # of the budget: by then a model worth its time beats a table of byte pairs,
 _FLOOR_STEPS = 100  # unless it has had fewer steps than these
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -49,7 +51,7 @@ def boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
     use_platform(arguments)
     if arguments["keeps_compiled"]:
         compiled.use(Path(arguments["checkpoints"]).parent)
-    files = arguments["files"]
+    files, notice = arguments["files"], Notice()
     return train(
         source=arguments["source"],
         model_settings=ModelSettings(**arguments["model"]),
@@ -62,6 +64,7 @@ def boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
         send=send,
         token_bytes=np.array(read_tokens(files["token_bytes"], "uint16")),
         device_bytes=arguments["device_bytes"],
+        preempted=lambda: notice.given,
     )
 
 
@@ -83,6 +86,7 @@ def train(
     send: Send,
     token_bytes: np.ndarray = BYTES,
     device_bytes: int = 0,
+    preempted: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Trains a candidate up to the last of `rungs` (optimizer steps), measuring and checkpointing at each.
 
@@ -95,36 +99,42 @@ def train(
     because the one rate of the search happened to be its own.
 
     Goes on from the newest complete checkpoint in `checkpoints`. Above `floor` bits per byte at a rung
-    from a quarter of its budget on, and not before 100 steps, it ends.
+    from a quarter of its budget on, and not before 100 steps, it ends. Once `preempted`, and past the first rung, it
+    writes a checkpoint of where it is and ends as crashed("preempted"): a later call goes on from there.
     """
     # The compiled programs, and where an earlier process came to.
     mixer, vocabulary = load_mixer(source), len(token_bytes)
     measure = partial(scored_bits, token_bytes=token_bytes)
     programs = Programs(mixer, model_settings, settings, language_loss, measure, vocabulary)
     state, constants = programs.initialize(settings.seed)
-    step, state, measured = restore(checkpoints, state)
-    for earlier in measured:  # the scheduler may not have heard, or not have decided on the last
-        send({"rung": earlier, "decided": earlier is not measured[-1]})
+    step, state, measured, seconds = restore(checkpoints, state)
+    for earlier in measured:  # the scheduler may not have heard, or not have decided on the one it stands at
+        send({"rung": earlier, "decided": earlier["step"] < step})
 
     # The held-out windows: the same for every candidate.
     validation = held_out_windows(data["validation"], validation_windows, settings.time)
     one_window = jax.ShapeDtypeStruct((1, settings.time + 1), validation.dtype)
     flops_per_token = flops(programs.measure, state["params"], constants, one_window) / settings.time
     size = dispatch_size(rungs, settings.steps_per_dispatch)
-    clock = Clock(measured[-1]["train_seconds"] if measured else 0.0)
+    clock = Clock(seconds)
     feed = Feed(data["train"], settings, size, resident=is_resident(data["train"], device_bytes))
 
-    def advanced(state: Any, learning_rate: float, step: int, rung: int) -> tuple[Any, Measured, int | None]:
-        """(state at the rung, what is measured there, the first step whose loss was not finite)."""
+    def advanced(state: Any, learning_rate: float, step: int, rung: int) -> tuple[Any, Measured, int, int | None]:
+        """(state, what is measured of it, its step, the first step whose loss was not finite).
+
+        It is that of the rung; without a measurement one before it, if training is preempted.
+        """
         firsts = range(step, rung, size)
         for first, windows in zip(firsts, feed(firsts), strict=True):
             with clock:
                 state, computed = programs.steps(state, constants, learning_rate, windows)
                 losses = np.asarray(computed)
             if not np.isfinite(losses).all():
-                return state, (math.nan, math.nan), first + int(np.argmin(np.isfinite(losses))) + 1
+                return state, UNMEASURED, first + size, first + int(np.argmin(np.isfinite(losses))) + 1
+            if step and preempted() and first + size < rung:
+                return state, UNMEASURED, first + size, None
         bits = evaluate_windows(programs.evaluator(constants), state["params"], validation, settings.batch)
-        return state, bits_per_byte(bits, validation, token_bytes), None
+        return state, bits_per_byte(bits, validation, token_bytes), rung, None
 
     # Steps, then a measurement and a checkpoint, at each rung; to the first one with each learning rate of the grid.
     learning_rate = measured[-1]["learning_rate"] if measured else 0.0
@@ -132,12 +142,16 @@ def train(
         if step == 0:
             rates = [multiple * settings.learning_rate for multiple in settings.grid]
             tries = ((advanced(programs.initialize(settings.seed)[0], rate, 0, rung), rate) for rate in rates)
-            (state, (bits, stderr), diverged), learning_rate = min(tries, key=lambda tried: _or_more(tried[0][1][0]))
+            (state, (bits, stderr), step, diverged), learning_rate = min(
+                tries, key=lambda tried: _or_more(tried[0][1][0])
+            )
         else:
-            state, (bits, stderr), diverged = advanced(state, learning_rate, step, rung)
+            state, (bits, stderr), step, diverged = advanced(state, learning_rate, step, rung)
         if diverged:
             return crashed("diverged", f"the training loss was not finite at step {diverged} of {settings.steps}")
-        step = rung
+        if step < rung:
+            refused = save(checkpoints, step, state, measured, clock.seconds)
+            return crashed("preempted", f"at step {step}" if refused is None else f"its checkpoint: {refused}")
         if not math.isfinite(bits):
             return crashed("diverged", f"the validation loss was not finite at step {step} of {settings.steps}")
         measured.append(
@@ -153,13 +167,15 @@ def train(
                 "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             }
         )
-        if refused := save(checkpoints, step, state, measured):
+        if refused := save(checkpoints, step, state, measured, clock.seconds):
             return crashed("disk", f"the checkpoint of step {step} can't be written: {refused}")
         send({"rung": measured[-1], "decided": False})
         late = max(_FLOOR_FRACTION * settings.steps, _FLOOR_STEPS) <= step < settings.steps
         if floor is not None and late and bits > floor:
             reached = f"{bits:.3f} bits per byte after step {step}"
             return crashed("floor", f"{reached}, above the bigram's {floor:.3f}")
+        if preempted() and step < rungs[-1]:
+            return crashed("preempted", f"at step {step}")
     return {"trained": True}
 
 
@@ -357,15 +373,15 @@ def dispatch_size(rungs: Sequence[int], most: int) -> int:
     return max(size for size in range(1, most + 1) if stretches % size == 0)
 
 
-def save(checkpoints: Path, step: int, state: Any, measured: list[dict[str, Any]]) -> str | None:
-    """Writes one checkpoint with what was measured up to it, whole, and removes the older ones.
+def save(checkpoints: Path, step: int, state: Any, measured: list[dict[str, Any]], seconds: float) -> str | None:
+    """Writes one checkpoint with what was measured up to it, and its seconds of training; removes the older ones.
 
-    Returns what the disk said if it did not take it: nothing of it is left then, and the one before is as it was.
+    It is there whole or not at all. Returns what the disk said if it did not take it: the one before is as it was then.
     """
     target = (checkpoints / f"{step:08d}").absolute()
     try:
         checkpoints.mkdir(parents=True, exist_ok=True)
-        target.with_suffix(".json").write_text(json.dumps(measured))
+        target.with_suffix(".json").write_text(json.dumps({"measured": measured, "train_seconds": seconds}))
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(target, state, force=True)
     except Exception as error:
@@ -392,16 +408,20 @@ def disk_fault(error: BaseException | None) -> str | None:
     return None
 
 
-def restore(checkpoints: Path, state: Any) -> tuple[int, Any, list[dict[str, Any]]]:
-    """(step, state, what was measured at each rung) of the newest checkpoint, or (0, the given state, nothing)."""
+def restore(checkpoints: Path, state: Any) -> tuple[int, Any, list[dict[str, Any]], float]:
+    """(step, state, what was measured at each rung, seconds of training) of the newest checkpoint.
+
+    (0, the given state, nothing, 0) if there is none.
+    """
     complete = complete_checkpoints(checkpoints)
     if not complete:
-        return 0, state, []
+        return 0, state, [], 0.0
     newest = (checkpoints / complete[-1]).absolute()
     shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
     with ocp.StandardCheckpointer() as checkpointer:
         restored = checkpointer.restore(newest, shapes)
-    return int(newest.name), restored, json.loads(newest.with_suffix(".json").read_text())
+    beside = json.loads(newest.with_suffix(".json").read_text())
+    return int(newest.name), restored, beside["measured"], beside["train_seconds"]
 
 
 def complete_checkpoints(checkpoints: Path) -> list[str]:

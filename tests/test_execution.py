@@ -1,17 +1,21 @@
 """Between Ray Tune and the search: nothing blocks, nothing is lost, and halving goes on where it was."""
 
 import json
+import signal
 import time
 from types import SimpleNamespace
 
 import pytest
 from fakes import make_settings, start
+from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from nas.execution.ask_tell import AskTell, EndOfSearch
+from nas.execution.ask_tell import AskTell, EndOfSearch, Losses
 from nas.execution.scheduler import DECIDED, METRIC, STEP, Halving
 from nas.execution.tune import ExecutionError, _ray, _workers
+from nas.execution.worker import TrialWorker
+from nas.preemption import Preempted
 from nas.settings import ExecutionSettings
 from nas.trial import TrialSpec
 from nas.types import Crashed, Fitness, Rung
@@ -172,10 +176,83 @@ class TestAskTell:
         assert isinstance(asker.failure, OSError)
         assert asker.suggest("b") == Searcher.FINISHED and asker.halting
 
+    @pytest.mark.parametrize(
+        ("error", "reason", "counted"),
+        [
+            (ActorDiedError(), "its worker was lost", 1),
+            (RayActorError("", "The actor died because its node has died."), "its node was lost", 1),
+            (RayTaskError("step", "", Preempted(True)), "its machine is being taken away, with notice", 0),
+            (RayTaskError("step", "", Preempted(False)), "its machine is being taken away, with notice", 1),
+        ],
+    )
+    def test_a_worker_that_is_lost_under_a_trial_is_told_and_what_had_notice_not_counted(
+        self, ask_tell, error, reason, counted
+    ):
+        asker, _, events = ask_tell
+        suggested(asker, "a")
+        metadata = SimpleNamespace(num_failures=1)
+        lost = SimpleNamespace(trial_id="a", run_metadata=metadata, get_pickled_error=lambda: error)
+        Losses(asker).on_trial_recover(0, [], lost)
+        assert {**events[-1], "time": 0} == {"event": "lost", "trial": "t0000", "reason": reason, "time": 0}
+        assert metadata.num_failures == counted
+
     def test_it_can_be_pickled_as_tune_does(self, ask_tell):
         import pickle
 
         pickle.dumps(ask_tell[0])
+
+
+class SlowBox:
+    """A box whose one call is under way."""
+
+    def __init__(self, running: bool):
+        self.running, self.notices = running, 0
+
+    def give_notice(self) -> bool:
+        self.notices += self.running
+        return self.running
+
+
+class TestWorker:
+    @pytest.fixture
+    def worker(self, monkeypatch):
+        """One that is told of a rung and then of an outcome."""
+        worker = TrialWorker.__new__(TrialWorker)
+        worker._noticed, worker._box = False, SlowBox(running=True)
+        self.ended = []
+        worker._without_work = lambda *_: self.ended.append("as ever")
+        crashed = {"outcome": {"kind": "crashed", "cause": "killed", "reason": "by a signal"}}
+        worker._messages = iter([{"rung": MEASURED, "decided": False}, crashed])
+        before = signal.signal(signal.SIGTERM, worker._take_notice)
+        yield worker
+        signal.signal(signal.SIGTERM, before)
+
+    def test_what_comes_of_a_notice_is_no_outcome(self, worker):
+        signal.raise_signal(signal.SIGTERM)
+        assert worker._box.notices == 1 and not self.ended
+        assert worker.step()[STEP] == MEASURED["step"], "a measurement is one"
+        with pytest.raises(Preempted, match="being taken away"):
+            worker.step()
+
+    def test_an_outcome_without_notice_is_one(self, worker):
+        worker.step()
+        assert worker.step()["done"]
+
+    def test_a_contained_process_that_had_notice_first_is_believed(self, worker):
+        worker._messages = iter([{"outcome": {"kind": "crashed", "cause": "preempted", "reason": "at step 9"}}])
+        with pytest.raises(Preempted) as raised:
+            worker.step()
+        assert not raised.value.noticed
+
+    def test_without_work_it_ends(self, worker):
+        worker._box.running = False
+        signal.raise_signal(signal.SIGTERM)
+        assert self.ended == ["as ever"]
+
+    def test_the_second_notice_ends_it(self, worker):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert self.ended == ["as ever"] and worker._box.notices == 1
 
 
 @pytest.mark.parametrize(

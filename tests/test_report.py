@@ -154,20 +154,47 @@ def test_what_is_held_waits_until_a_person_has_decided(tmp_path: Path) -> None:
     assert f"{trained.id} refused by me: a leak" in page([account(folder, tmp_path)], "")
 
 
-def test_time_between_the_sessions_of_a_search_is_not_its_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shift", [3600, -3600], ids=["later", "on a machine whose clock is behind"])
+def test_time_between_the_sessions_of_a_search_is_not_its_time(tmp_path: Path, shift: int) -> None:
     folder = journal(tmp_path / "long", trials=10)
-    before = account(folder, tmp_path).minutes
+    before = account(folder, tmp_path)
     seen = []
 
-    def paused(event):
+    def moved(event):
         seen.append(event)
-        return {**event, "time": event["time"] + 3600 * (len(seen) > 30)}
+        return {**event, "time": event["time"] + shift * (len(seen) > 30)}
 
-    edited(folder, paused)
+    edited(folder, moved)
     lines = folder.journal.read_text().splitlines()
     resume = {"event": "resume", "overrides": [], "time": json.loads(lines[30])["time"]}
     folder.journal.write_text("\n".join([*lines[:30], json.dumps(resume), *lines[30:]]) + "\n")
-    assert account(folder, tmp_path).minutes == pytest.approx(before, abs=0.1)
+    after = account(folder, tmp_path)
+    assert after.minutes == pytest.approx(before.minutes, abs=0.1)
+    assert [each.ended for each in after.attempts] == pytest.approx([each.ended for each in before.attempts], abs=0.1)
+
+
+def test_a_clock_that_is_set_back_takes_no_time_away(tmp_path: Path) -> None:
+    folder, seen = journal(tmp_path / "back", trials=10), []
+
+    def moved(event):
+        seen.append(event)
+        return {**event, "time": event["time"] - 100 * (len(seen) > 30)}
+
+    edited(folder, moved)
+    found = account(folder, tmp_path)
+    assert all(0 <= each.began <= each.ended <= found.minutes for each in found.attempts)
+    ended = [each.ended for each in found.attempts]
+    assert ended == sorted(ended)
+
+
+def test_what_was_lost_is_told_with_the_notices(tmp_path: Path) -> None:
+    folder = journal(tmp_path / "lost", trials=3)
+    lines = folder.journal.read_text().splitlines()
+    lost = [
+        {"event": "lost", "trial": name, "reason": "its node was lost", "time": 1_700_000_002} for name in ("a", "b")
+    ]
+    folder.journal.write_text("\n".join([lines[0], *map(json.dumps, lost), *lines[1:]]) + "\n")
+    assert list(account(folder, tmp_path).notices)[-1] == "its node was lost, 2 times (a, b)"
 
 
 def test_the_tree_has_every_trained_candidate_once_and_a_parent_beside_its_children(folder: Folder) -> None:

@@ -443,7 +443,7 @@ def test_weights_of_any_type_and_what_is_drawn_survive(tmp_path: Path) -> None:
     settings = ModelSettings(8, 2, 2)
     mixer = load_mixer(VARIED)
     model = nnx.jit(lambda: LanguageModel(mixer, settings, rngs=nnx.Rngs(jax.random.key(5))))()
-    assert save(tmp_path / "checkpoints", 1, {"params": nnx.state(model, nnx.Param)}, []) is None
+    assert save(tmp_path / "checkpoints", 1, {"params": nnx.state(model, nnx.Param)}, [], 0.0) is None
     asked = {"checkpoint": str(tmp_path / "checkpoints/00000001"), "weights": str(tmp_path / "weights.npz")}
     dtypes = unpack_boxed(asked, lambda message: None)["dtypes"]
     assert dtypes["layers/mixer/mix/kernel"] == "bfloat16" and dtypes["embedding/embedding"] == "float32"

@@ -83,7 +83,7 @@ def bits_by_hand(corpus: Corpus, library: tokenizers.Tokenizer, split: str, fold
     mixer = load_mixer(SOURCE)
     programs = Programs(mixer, LONGER.model, LONGER.train, language_loss, scored_bits, corpus.vocabulary)
     state, _ = programs.initialize(0)
-    step, state, _ = restore(folder / "train" / "checkpoints", state)
+    step, state, *_ = restore(folder / "train" / "checkpoints", state)
     assert step == LONGER.train.steps
     model = LanguageModel(mixer, LONGER.model, corpus.vocabulary, rngs=nnx.Rngs(0))
     nnx.update(model, state["params"])

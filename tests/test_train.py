@@ -57,10 +57,10 @@ def programs(source, settings=SHORT):
     return Programs(load_mixer(source), TINY, settings, language_loss, scored_bits)
 
 
-def run(source, corpus, folder, settings=SHORT, rungs=(6, 12, 24), floor=None):
-    sent = []
+def run(source, corpus, folder, settings=SHORT, rungs=(6, 12, 24), floor=None, told=None, **more):
+    sent = [] if told is None else told
     data = {split: read_tokens(corpus.file(split)) for split in ("train", "validation")}
-    result = train(source, TINY, settings, data, 8, rungs, floor, folder, sent.append)
+    result = train(source, TINY, settings, data, 8, rungs, floor, folder, sent.append, **more)
     return result, [message["rung"] for message in sent]
 
 
@@ -189,11 +189,33 @@ def test_a_trial_interrupted_at_a_rung_ends_as_if_it_had_not_been(corpus, tmp_pa
     run(source, corpus, tmp_path / "parts", rungs=(6, 12))
     _, rest = run(source, corpus, tmp_path / "parts")
     assert [rung["step"] for rung in rest] == [6, 12, 24], "the scheduler hears again of the rungs before"
-    assert rest[1] == json.loads((tmp_path / "parts" / "00000024.json").read_text())[1], "which are not trained again"
+    assert rest[1] == kept_beside(tmp_path / "parts")["measured"][1], "which are not trained again"
     assert rest[-1]["bits_per_byte"] == whole[-1]["bits_per_byte"]
     _, again = run(source, corpus, tmp_path / "parts")
     assert again[-1]["bits_per_byte"] == whole[-1]["bits_per_byte"], "its outcome can still be told"
     assert len(complete_checkpoints(tmp_path / "parts")) == 1
+
+
+def kept_beside(checkpoints):
+    """What is kept beside the newest checkpoint."""
+    return json.loads((checkpoints / complete_checkpoints(checkpoints)[-1]).with_suffix(".json").read_text())
+
+
+def test_a_preempted_trial_ends_as_if_it_had_not_been(corpus, tmp_path):
+    source, settings = BASELINES["linear_attention"].source, replace(SHORT, steps_per_dispatch=3)
+    told = []
+    _, whole = run(source, corpus, tmp_path / "whole", settings)
+    result, _ = run(source, corpus, tmp_path, settings, preempted=lambda: True)
+    assert result == {"crashed": {"cause": "preempted", "reason": "at step 6"}}, "its learning rate is chosen first"
+    result, _ = run(source, corpus, tmp_path, settings, preempted=lambda: True)
+    assert result == {"crashed": {"cause": "preempted", "reason": "at step 9"}}, "between two rungs"
+    assert complete_checkpoints(tmp_path) == ["00000009"]
+    spent = kept_beside(tmp_path)["train_seconds"]
+    result, rungs = run(source, corpus, tmp_path, settings, told=told)
+    assert result == {"trained": True}
+    assert [rung["bits_per_byte"] for rung in rungs] == [rung["bits_per_byte"] for rung in whole]
+    assert [message["decided"] for message in told] == [True, False, False], "it has gone on from the first rung before"
+    assert rungs[0]["train_seconds"] < spent < rungs[1]["train_seconds"]
 
 
 def test_a_half_written_checkpoint_is_passed_over(corpus, tmp_path):

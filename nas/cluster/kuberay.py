@@ -59,7 +59,9 @@ def manifest(job: Job) -> dict[str, Any]:
                     "minReplicas": cluster.least_workers,
                     "maxReplicas": cluster.workers,
                     "rayStartParams": {},
-                    "template": {"spec": {**_pod("ray-worker", job, _room(cluster), {}), **_placed(cluster)}},
+                    "template": {
+                        "spec": {**_pod("ray-worker", job, _room(cluster), _noticed(cluster)), **_placed(cluster)}
+                    },
                 }
             ],
         },
@@ -156,6 +158,12 @@ def _room(cluster: ClusterSettings) -> dict[str, str]:
 def _of_the_driver(cluster: ClusterSettings) -> dict[str, Any]:
     environment = {"env": [*_ENVIRONMENT, *({"name": name, "value": value} for name, value in DRIVER.items())]}
     return {**environment, "envFrom": [{"secretRef": {"name": cluster.secret}}]} if cluster.secret else environment
+
+
+def _noticed(cluster: ClusterSettings) -> dict[str, Any]:
+    """Trials write where they are before their pod ends: Kubernetes gives it 30 s after that has begun."""
+    command = [cluster.python or "python", "-m", "nas.preemption", "20"]
+    return {"lifecycle": {"preStop": {"exec": {"command": command}}}}
 
 
 def _placed(cluster: ClusterSettings) -> dict[str, Any]:

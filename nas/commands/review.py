@@ -131,10 +131,11 @@ def _shown(folder: Folder, events: Sequence[Event]) -> Iterator[str]:
         yield "Nothing waits for a decision."
     if decided:
         yield from ["", "Decided:", *(f"  {trial} {_in_words(event)}" for trial, event in decided.items())]
-    if notices := [event for event in events if event["event"] == "notice"]:
+    if notices := [event for event in events if event["event"] in ("notice", "lost")]:
         yield from ["", "Notices:"]
         for event in notices:
-            yield f"  {_date(event)} {printable(event['tripwire'])}: {printable(event['reason'])}"
+            about = event["tripwire"] if event["event"] == "notice" else event["trial"]
+            yield f"  {_date(event)} {printable(about)}: {printable(event['reason'])}"
 
 
 def _case(trial: Trial, best: tuple[str, Fitness] | None, space: SearchSpace, folder: Folder) -> Iterator[str]:

@@ -6,9 +6,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ray.tune import Stopper
+from ray.exceptions import RayActorError, RayTaskError
+from ray.tune import Callback, Stopper
 from ray.tune.search import Searcher
 
+from nas.preemption import Preempted
 from nas.search import Assignment, Search
 from nas.trial import TrialSpec, fitness_json
 from nas.types import Certificate, Cost, Crashed, Fitness, Outcome, Rung, Trial, outcome_from_json
@@ -87,6 +89,12 @@ class AskTell(Searcher):
             return
         self._safely(self._take_end, running, result, error)
 
+    def lost(self, trial_id: str, reason: str) -> None:
+        """A trial lost its worker, and goes on with another one."""
+        if trial_id in self.running and not self.failure:
+            trial = self.running[trial_id].assignment.trial
+            self._safely(self._search.note, {"event": "lost", "trial": trial, "reason": reason})
+
     def close(self) -> None:
         """Waits for no proposer: what it still proposes is not taken."""
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -149,6 +157,27 @@ class AskTell(Searcher):
             self.failure = error
 
 
+class Losses(Callback):
+    """Tells the search of each worker that was lost under a trial.
+
+    What had notice is not counted against the trial, as Ray itself does not count a node that it has drained: a search
+    on machines that come and go would end its longest trials otherwise.
+    """
+
+    def __init__(self, ask_tell: AskTell):
+        self._ask_tell = ask_tell
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        error = trial.get_pickled_error()
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        if isinstance(cause, Preempted) and cause.noticed:
+            trial.run_metadata.num_failures -= 1
+        self._ask_tell.lost(trial.trial_id, _how_lost(cause))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
 class EndOfSearch(Stopper):
     """Stops every trial once the search has ended before its time: a cap, an interrupt, a failure."""
 
@@ -163,6 +192,15 @@ class EndOfSearch(Stopper):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+def _how_lost(error: BaseException | None) -> str:
+    if isinstance(error, Preempted):
+        return f"{error}, with notice"
+    words = str(error)
+    if "node" in words and "died" in words:
+        return "its node was lost"
+    return "its worker was lost" if isinstance(error, RayActorError) else f"its worker failed: {words[-500:]}"
 
 
 def _event_of(result: dict[str, Any] | None) -> dict[str, Any]:

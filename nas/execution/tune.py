@@ -29,7 +29,7 @@ import ray
 from ray import tune
 
 from nas.errors import UserError
-from nas.execution.ask_tell import AskTell, EndOfSearch
+from nas.execution.ask_tell import AskTell, EndOfSearch, Losses
 from nas.execution.scheduler import Halving
 from nas.execution.worker import TrialWorker
 from nas.search import Assignment, Search, rung_steps
@@ -94,6 +94,7 @@ def run(
                 storage_path=storage,
                 verbose=0,
                 stop=EndOfSearch(ask_tell),
+                callbacks=[Losses(ask_tell)],
                 failure_config=tune.FailureConfig(max_failures=_WORKER_FAILURES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a trial keeps its own
             ),

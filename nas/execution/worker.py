@@ -1,13 +1,16 @@
 """A warm Ray worker: it keeps one zygote, and runs one trial after another in contained children of it."""
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from ray import tune
 
 from nas.execution.scheduler import DECIDED, METRIC, STEP
+from nas.preemption import Preempted
 from nas.probe_trial import run_probed_trial
 from nas.sandbox import Box, Message
 from nas.trial import PRELOAD, TrialSpec
@@ -17,12 +20,16 @@ class TrialWorker(tune.Trainable):
     """One step of this trainable is one event of a trial: a rung, or the outcome.
 
     Its config is {"trial": id, "spec": JSON of a `TrialSpec`, "cpus": threads, "preload": modules, "sandbox": tier}.
-    After the outcome, or when the scheduler stops the trial, Ray reuses the process for the next one.
+    After the outcome, or when the scheduler stops the trial, Ray reuses the process for the next one. On SIGTERM, the
+    notice that its machine is taken away, it passes that on to the training, which writes a checkpoint of where it is,
+    and tells of no outcome any more: `Preempted` is raised, and Ray runs the trial elsewhere.
     """
 
     _certificate: dict[str, Any] | None = None
 
     def setup(self, config: dict[str, Any]) -> None:
+        self._noticed = False
+        self._without_work = signal.signal(signal.SIGTERM, self._take_notice)
         self._box = Box((*PRELOAD, *config["preload"]), config["cpus"], config["sandbox"], _folder_of_trials(config))
         self._begin(config)
 
@@ -39,6 +46,8 @@ class TrialWorker(tune.Trainable):
                 rung, decided = message["rung"], bool(message.get("decided"))
                 measures = {STEP: rung["step"], METRIC: rung["bits_per_byte"], DECIDED: decided}
                 return {**measures, **self._payload(message)}
+            elif self._noticed or message["outcome"].get("cause") == "preempted":
+                raise Preempted(self._noticed)  # whatever this outcome is, it may come of the signal
             else:
                 return {"done": True, **self._payload(message)}
         raise RuntimeError("the trial ended without an outcome")
@@ -50,6 +59,12 @@ class TrialWorker(tune.Trainable):
     def cleanup(self) -> None:
         self._end()
         self._box.close()
+
+    def _take_notice(self, number: int, frame: FrameType | None) -> None:
+        if self._noticed or not self._box.give_notice():
+            signal.signal(signal.SIGTERM, self._without_work)
+            signal.raise_signal(signal.SIGTERM)
+        self._noticed = True
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._certificate = None

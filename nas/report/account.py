@@ -4,7 +4,7 @@ Without the search space, so that a search can be looked at where its space is n
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -22,6 +22,8 @@ from nas.tally import Tally
 from nas.terminal import printable
 from nas.types import Candidate, Crashed, Fitness, Held, Rejected, Trial
 from nas.verify import record_holders, trained, trials_of
+
+_NAMED = 5  # trials of one loss
 
 
 @dataclass(frozen=True)
@@ -255,7 +257,7 @@ def account_of(name: str, events: Sequence[Event], folder: Path, trail: Iterable
                 for event in events
                 if event["event"] in ("completion", "call_failed")
             ],
-            notices=[str(event["reason"]) for event in events if event["event"] == "notice"],
+            notices=[*_notices(events)],
             end=next((event for event in reversed(events) if event["event"] in ("end", "resume")), {}),
             verification=_verification(folder),
             decisions=[*_reviews(events), *_approvals(name, trail)],
@@ -266,18 +268,22 @@ def account_of(name: str, events: Sequence[Event], folder: Path, trail: Iterable
 
 
 class _Clock:
-    """Minutes of a search's own time: what lies between the end of a session and its resume is not counted."""
+    """Minutes of a search's own time, by its journal: what lies between two of its sessions is not counted.
+
+    A session may have been on another machine, and any clock can be set back meanwhile: this one never goes back.
+    """
 
     def __init__(self, events: Sequence[Event]):
-        self._start = float(events[0]["time"])
-        self._gaps: list[tuple[float, float]] = []  # (time of a resume, seconds that were idle before it)
+        self._events, seconds = events, 0.0
+        self._minutes = {id(events[0]): 0.0}
         for before, event in pairwise(events):
-            if event["event"] in ("resume", "verified", "ablation", "review"):
-                self._gaps.append((event["time"], max(0.0, event["time"] - before["time"])))
+            if event["event"] not in ("resume", "verified", "ablation", "review"):
+                seconds += max(0.0, event["time"] - before["time"])
+            self._minutes[id(event)] = seconds / 60
 
     def minutes(self, event: Event) -> float:
-        idle = sum(gap for when, gap in self._gaps if when <= event["time"])
-        return max(0.0, event["time"] - self._start - idle) / 60
+        """At one of the events that it was made of."""
+        return self._minutes[id(event)]
 
 
 def _attempts(events: Sequence[Event], clock: _Clock, tally: Tally) -> list[Attempt]:
@@ -308,6 +314,18 @@ def _verification(folder: Path) -> Mapping[str, Any]:
     if not isinstance(found, dict) or not {"verdicts", "ablations", "winner"} <= found.keys():
         raise UserError(f"{path} is no verification: nas verify {folder} writes it again")
     return found
+
+
+def _notices(events: Iterable[Event]) -> Iterator[str]:
+    """What was told as it came, and, in one line for each kind of loss, which trials went on with another worker."""
+    lost: dict[str, list[str]] = {}
+    for event in events:
+        if event["event"] == "notice":
+            yield str(event["reason"])
+        elif event["event"] == "lost":
+            lost.setdefault(str(event["reason"]), []).append(str(event["trial"]))
+    for reason, trials in lost.items():
+        yield f"{reason}, {len(trials)} times ({', '.join(trials[:_NAMED])}{' ...' if len(trials) > _NAMED else ''})"
 
 
 def _reviews(events: Iterable[Event]) -> list[str]:

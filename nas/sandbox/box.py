@@ -43,6 +43,7 @@ class Box:
         self._visible = self._root  # what the zygote's namespace holds of it
         self._zygote: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._call: Call | None = None
 
     @property
     def tier(self) -> str:
@@ -115,16 +116,23 @@ class Box:
             self.close()
             yield crashed("infrastructure", f"the containing process could not be started: {error}")
             return
-        finished = False
+        finished, self._call = False, call
         try:
             yield from call.messages()
             finished = True
         finally:
+            self._call = None
             if not finished:
                 call.kill()
             call.close()
             if not call.exited:  # the zygote did not answer: it may be damaged, the next call starts a fresh one
                 self.close()
+
+    def give_notice(self) -> bool:
+        """Sends SIGTERM to the child of the call that runs, which may end in good order; whether there is one."""
+        if call := self._call:
+            call.give_notice()
+        return call is not None
 
     def close(self) -> None:
         """Ends the zygote and whatever it runs. Any thread may, also while another one runs a call."""

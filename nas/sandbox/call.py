@@ -76,6 +76,12 @@ class Call:
         peak_bytes, exit_code, broken = self._await_exit()
         yield {**(broken or last or self._verdict_of_exit(exit_code)), "peak_bytes": peak_bytes}
 
+    def give_notice(self) -> None:
+        """SIGTERM to the child."""
+        if self._child.pid is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self._child.pid, signal.SIGTERM)
+
     def kill(self) -> None:
         """Kills the child with its descendants and waits for the zygote to say so."""
         kill_tree(self._child.pid)

@@ -30,6 +30,7 @@ class Projection:
             "trial": self._trial,
             "noise": self._noise,
             "notice": self._notice,
+            "lost": self._lost,
             "review": self._review,
             "verified": self._verified,
             "draw": self._draw,
@@ -80,7 +81,7 @@ class Projection:
         self._waiting: dict[str, tuple[Event, Write]] = {}
         self._best: float | None = None
         self._weights: dict[str, float] = {}
-        self._measurement: dict[str, float] = {}  # of the noise
+        self._measurement: dict[str, float] = {}  # of the noise, and of what was lost
         self._front: set[str] = set()
         corpus = words.mapping(event.get("corpus"))
         versions = {f"version.{name}": value for name, value in words.mapping(event.get("versions")).items()}
@@ -223,6 +224,11 @@ class Projection:
 
     def _notice(self, event: Event) -> list[Write]:
         return [self._write(tags=words.tags({f"notice.{words.clean(event.get('tripwire'))}": event.get("reason")}))]
+
+    def _lost(self, event: Event) -> list[Write]:
+        """A worker was lost: counted among the search's metrics from the next finished trial on."""
+        self._measurement["workers_lost"] = self._measurement.get("workers_lost", 0) + 1
+        return []
 
     def _review(self, event: Event) -> list[Write]:
         """A person has decided on a held trial: accepted, its numbers become a score's."""
