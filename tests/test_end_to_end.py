@@ -13,6 +13,10 @@ import psutil
 import pytest
 from common import ROOT
 
+from nas.bench import plain
+from nas.bench.search import jobs_of
+from nas.configuration import settings_of
+
 NAS = [sys.executable, "-m", "nas"]
 TINY = [
     "search_space.baselines=[linear_attention]",
@@ -108,6 +112,13 @@ def test_every_trial_is_in_mlflow(finished):
         assert children[trial].data.tags["corpus.sha256"] == event["corpus"]
         if event["outcome"]["kind"] == "fitness":
             assert children[trial].data.metrics["bits_per_byte"] == event["outcome"]["bits_per_byte"]
+
+
+def test_what_the_bench_compares_with_trains_the_same(finished, tmp_path):
+    folder, _ = finished
+    ended = next(iter(trials(folder).values()))
+    (job,) = jobs_of(tmp_path, [ended], settings_of(events(folder)[0]["config"]))
+    assert plain.run(job) == pytest.approx(ended["outcome"]["bits_per_byte"], rel=1e-3), "with other threads"
 
 
 def test_another_seed_has_other_candidates(swept):

@@ -1,83 +1,36 @@
-"""`make bench`: what takes how long, measured in one run, as one table and `results/bench.json`.
+"""The gate, and one trial at the default budget: where the time of each goes."""
 
-    python -m nas.bench            about six minutes on two cores
-
-Each row is a figure, its unit and the goal it is held against, where there is one.
-"""
-
-import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from nas import journal as journals
+from nas.bench.figure import Figure, timed
 from nas.commands.check import verdict_on
 from nas.commands.measuring import chosen_baselines, warm_boxes
-from nas.configuration import composed, settings_of
 from nas.sandbox import Box, temporary_folder
 from nas.search import rung_steps
 from nas.settings import Settings
-from nas.space import SearchSpace, load_space
+from nas.space import SearchSpace
 from nas.tasks.corpus import prepare
-from nas.terminal import make_console
 from nas.trial import ANY, gate_arguments, make_spec, memory_bytes, run_gate, run_trial
-
-OUTPUT = Path("results/bench.json")
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured number. `goal` in words, empty if there is none."""
-
-    name: str
-    value: float
-    unit: str
-    goal: str = ""
-
-
-def main() -> None:
-    settings = settings_of(composed([]))
-    space = load_space(settings.search_space.module)
-    console = make_console()
-    figures: list[Figure] = []
-    for figure in measure(settings, space):
-        console.print(f"{figure.name}: {figure.value:,.2f} {figure.unit}")
-        figures.append(figure)
-    table = Table(
-        "what", "figure", "unit", "goal", title=f"{platform.processor() or platform.machine()}, {_cpus()} cores"
-    )
-    for figure in figures:
-        table.add_row(figure.name, f"{figure.value:,.2f}", figure.unit, figure.goal)
-    console.print(table)
-    OUTPUT.parent.mkdir(exist_ok=True)
-    record = {"command": "make bench", "python": platform.python_version(), "cores": _cpus()}
-    OUTPUT.write_text(json.dumps({**record, "figures": [asdict(figure) for figure in figures]}, indent=2) + "\n")
-    console.print(f"written to {OUTPUT}")
 
 
 def measure(settings: Settings, space: SearchSpace) -> Iterator[Figure]:
     """Every figure, as it comes."""
     source = space.baselines()[space.reference].source
-    with _timed() as cold:
+    with timed() as cold:
         verdict_on(source, settings)
     yield Figure("a cold verdict of the gate (nas check), reference baseline", cold(), "s", "at most 20 s")
-    with _timed() as started, warm_boxes(space) as (box,):
+    with timed() as started, warm_boxes(space) as (box,):
         yield Figure("start of a worker's zygote, everything imported", started(), "s")
         yield from _verdicts(settings, space, box)
         yield from _trial(settings, space, source, box)
         yield from _throughput(settings, space, box)
-    yield from _search()
-    with _timed() as imported:
+    with timed() as imported:
         subprocess.run([sys.executable, "-c", "import nas.search"], check=True)
     yield Figure("python -c 'import nas.search'", imported(), "s", "a fraction of a second")
 
@@ -87,7 +40,7 @@ def _verdicts(settings: Settings, space: SearchSpace, box: Box) -> Iterator[Figu
     gate = gate_arguments(settings, sorted(space.allowed_imports), known={}, reference_flops=None)
     seconds = []
     for candidate in space.baselines().values():
-        with temporary_folder("nas-bench-", box.root) as scratch, _timed() as verdict:
+        with temporary_folder("nas-bench-", box.root) as scratch, timed() as verdict:
             run_gate(candidate.source, gate, box, scratch, 60, memory_bytes(settings))
         seconds.append(verdict())
     yield Figure("a warm verdict of the gate, mean over the baselines", sum(seconds) / len(seconds), "s", "at most 5 s")
@@ -152,33 +105,3 @@ def _trained(
 def _steps(settings: Settings) -> int:
     """Optimizer steps of a trial: those of the grid's other learning rates too."""
     return settings.train.steps + (len(settings.train.grid) - 1) * rung_steps(settings)[0]
-
-
-def _search() -> Iterator[Figure]:
-    """A small search as a person starts it, and what share of its trials' time the gate takes."""
-    with tempfile.TemporaryDirectory() as folder, _timed() as searched:
-        small = ["search.trials=6", "search.confirm_seeds=0", "search.noise_seeds=0", "tracking=none"]
-        baselines = "search_space.baselines=[gated_deltanet,mamba2]"
-        command = [sys.executable, "-m", "nas", "search", *small, baselines, f"results_dir={folder}", "name=bench"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        events = journals.read(Path(folder) / "bench" / "journal.jsonl")
-    costs = [event["cost"] for event in events if event["event"] == "trial"]
-    whole, gate = (sum(cost[part] for cost in costs) for part in ("total_seconds", "gate_seconds"))
-    yield Figure(f"a search of {len(costs)} trials", searched(), "s")
-    yield Figure("share of the search's trials in the gate", 100 * gate / whole, "%")
-
-
-@contextmanager
-def _timed() -> Iterator[Any]:
-    started = time.perf_counter()
-    ended: list[float] = []
-    yield lambda: (ended[0] if ended else time.perf_counter()) - started
-    ended.append(time.perf_counter())
-
-
-def _cpus() -> int:
-    return os.cpu_count() or 1
-
-
-if __name__ == "__main__":
-    main()

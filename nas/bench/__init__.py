@@ -1,0 +1,1 @@
+"""What takes how long: `make bench`. One file for each thing that is measured; `__main__` makes the table of all."""
