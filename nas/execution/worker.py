@@ -16,14 +16,16 @@ from nas.trial import PRELOAD, TrialSpec
 class TrialWorker(tune.Trainable):
     """One step of this trainable is one event of a trial: a rung, or the outcome.
 
-    Its config is {"trial": id, "spec": JSON of a `TrialSpec`, "cpus": threads, "preload": modules, "sandbox": tier}.
+    Its config is {"trial": id, "spec": JSON of a `TrialSpec`, "cpus": threads, "gpus": reserved, "preload": modules,
+    "sandbox": tier}. Which accelerators are its own, Ray says in its environment, once for all its trials.
     After the outcome, or when the scheduler stops the trial, Ray reuses the process for the next one.
     """
 
     _certificate: dict[str, Any] | None = None
 
     def setup(self, config: dict[str, Any]) -> None:
-        self._box = Box((*PRELOAD, *config["preload"]), config["cpus"], config["sandbox"], _folder_of_trials(config))
+        modules, folder = (*PRELOAD, *config["preload"]), _folder_of_trials(config)
+        self._box = Box(modules, config["cpus"], config["sandbox"], folder, config["gpus"])
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
