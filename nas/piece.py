@@ -24,11 +24,11 @@ def measure_piece(piece: Piece, settings: Settings, box: Box, scratch: Path) -> 
     Args:
       settings: limits, and whether there are accelerators.
     """
-    accelerator = settings.execution.gpus_per_trial > 0 or settings.execution.tpus_per_trial > 0
+    accelerator = settings.execution.accelerated
     shapes = {
         "model": asdict(piece.model),
         "accelerator": accelerator,
-        "batch": piece.train.batch,
+        "batch": piece.train.microbatch,
         "time": piece.train.time,
         "vocabulary": piece.corpus.vocabulary,
         "dtype": piece.corpus.dtype,
@@ -45,6 +45,7 @@ def measure_piece(piece: Piece, settings: Settings, box: Box, scratch: Path) -> 
         "train": asdict(piece.train),
         "runs": piece.runs,
         "checkpoints": str(checkpoints),
+        "devices": settings.execution.devices,
     }
     files = {"train": piece.corpus.file("train"), "token_bytes": piece.corpus.token_bytes}
     kept = compiled.folder_of(compiled_folder(settings), piece.candidate.source)
