@@ -9,7 +9,7 @@ from nas import compiled, reports
 from nas.journal import Event
 from nas.sandbox import Box, Limits, Message
 from nas.settings import Settings
-from nas.trial import GIB, compiled_folder, memory_bytes
+from nas.trial import GIB, compiled_folder, limits_of_training, memory_bytes
 from nas.verify import Piece
 
 _SCORE_SECONDS = 600.0
@@ -36,7 +36,11 @@ def measure_piece(piece: Piece, settings: Settings, box: Box, scratch: Path) -> 
     }
     share = piece.train.steps / settings.train.steps * (piece.model.width / settings.model.width) ** 2
     seconds = settings.train.timeout_seconds * len(piece.runs) * max(1.0, share)
-    limits = Limits(seconds, memory_bytes(settings), accelerator=accelerator)
+    limits = limits_of_training(
+        Limits(seconds, memory_bytes(settings), accelerator=accelerator),
+        piece.model.params(piece.corpus.vocabulary),
+        checkpoints=len(piece.runs) + 1,
+    )
     folder = scratch / "train"
     checkpoints = folder.resolve() / "checkpoints"
     training = {

@@ -195,6 +195,10 @@ class ModelSettings:
             self.layer_params > 1, f"model.layer_params={self.layer_params} must exceed 1, for the MLP to have some"
         )
 
+    def params(self, vocabulary: int) -> int:
+        """Of a whole model, but for norms and the rounding of the MLP's hidden width (see `nas.model`)."""
+        return round(self.layers * self.layer_params * self.width**2) + vocabulary * self.width
+
 
 @dataclass(frozen=True)
 class CorpusSettings:

@@ -14,7 +14,7 @@ from nas import compiled, reports
 from nas.fitness import fitness_of
 from nas.gate.settings import CHECKS
 from nas.sandbox import Box, Limits, Message
-from nas.settings import Settings, TrainSettings
+from nas.settings import ModelSettings, Settings, TrainSettings
 from nas.tasks.corpus import Corpus
 from nas.types import Certificate, Cost, Fitness, Held, Rejected, outcome_to_json
 
@@ -26,6 +26,8 @@ PRELOAD = (
 PROBING = "nas.probing"  # where there are probe tasks
 ANY = 8.0  # bits per byte: whoever knows anything about text is below
 _RESCORE_SECONDS = 300.0
+_CHECKPOINT_BYTES = 13  # a parameter: itself and two moments in float32, and what is written beside them
+_CHECKPOINTS = 3  # the last, the one that takes its place, and room
 _MOST_LETTERS = 4000  # of a reason
 _JAX_EXCUSE = "For simplicity, JAX has removed its internal frames"  # below an error
 
@@ -125,6 +127,12 @@ def memory_bytes(settings: Settings) -> int:
     return round(settings.budget.memory_gib * GIB)
 
 
+def limits_of_training(limits: Limits, params: int, checkpoints: int) -> Limits:
+    """These limits, raised where so many checkpoints of a model with `params` parameters need more."""
+    one = _CHECKPOINT_BYTES * params
+    return replace(limits, file_bytes=max(limits.file_bytes, one), disk_bytes=max(limits.disk_bytes, checkpoints * one))
+
+
 def gate_arguments(
     settings: Settings, allowed_imports: Sequence[str], known: dict[str, str], reference_flops: float | None
 ) -> dict[str, Any]:
@@ -183,7 +191,11 @@ def _train(spec: TrialSpec, box: Box) -> Iterator[Message]:
         "accelerator": spec.accelerator,
         "keeps_compiled": spec.compiled is not None,
     }
-    limits = Limits(spec.train["timeout_seconds"], spec.memory_bytes, accelerator=spec.accelerator)
+    limits = limits_of_training(
+        Limits(spec.train["timeout_seconds"], spec.memory_bytes, accelerator=spec.accelerator),
+        ModelSettings(**spec.model).params(spec.vocabulary),
+        checkpoints=_CHECKPOINTS,
+    )
     files = {name: Path(spec.corpus[name]) for name in ("train", "validation", "token_bytes")}
     left = list(spec.rungs)
     kept = compiled.folder_of(Path(spec.compiled), spec.source) if spec.compiled else None
