@@ -37,6 +37,7 @@ _BEFORE = {  # what a journal means that was written before there was such a set
     "search.draws": 1,
     "meta.contexts": False,
     "search_space.approved": False,
+    "train.accumulate": 1,
 }
 _IN_VERIFICATION = ("verify", "execution", "sandbox", "tracking", "results_dir")
 _IN_REPRODUCTION = (

@@ -119,6 +119,8 @@ def _teaches_nothing(trial: Trial) -> str | None:
             return "Its worker was lost: that says nothing about the candidate, and nothing is learned from it."
         case Crashed(cause="disk"):
             return "The disk was full: that says nothing about the candidate, and nothing is learned from it."
+        case Crashed(cause="devices"):
+            return "Its worker had other devices than asked for: that says nothing about the candidate."
     return None
 
 

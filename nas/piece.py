@@ -9,7 +9,7 @@ from nas import compiled, reports
 from nas.journal import Event
 from nas.sandbox import Box, Limits, Message
 from nas.settings import Settings
-from nas.trial import GIB, compiled_folder, memory_bytes
+from nas.trial import GIB, compiled_folder, limits_of_training, memory_bytes
 from nas.verify import Piece
 
 _SCORE_SECONDS = 600.0
@@ -24,11 +24,11 @@ def measure_piece(piece: Piece, settings: Settings, box: Box, scratch: Path) -> 
     Args:
       settings: limits, and whether there are accelerators.
     """
-    accelerator = settings.execution.gpus_per_trial > 0 or settings.execution.tpus_per_trial > 0
+    accelerator = settings.execution.accelerated
     shapes = {
         "model": asdict(piece.model),
         "accelerator": accelerator,
-        "batch": piece.train.batch,
+        "batch": piece.train.microbatch,
         "time": piece.train.time,
         "vocabulary": piece.corpus.vocabulary,
         "dtype": piece.corpus.dtype,
@@ -36,7 +36,11 @@ def measure_piece(piece: Piece, settings: Settings, box: Box, scratch: Path) -> 
     }
     share = piece.train.steps / settings.train.steps * (piece.model.width / settings.model.width) ** 2
     seconds = settings.train.timeout_seconds * len(piece.runs) * max(1.0, share)
-    limits = Limits(seconds, memory_bytes(settings), accelerator=accelerator)
+    limits = limits_of_training(
+        Limits(seconds, memory_bytes(settings), accelerator=accelerator),
+        piece.model.params(piece.corpus.vocabulary),
+        checkpoints=len(piece.runs) + 1,
+    )
     folder = scratch / "train"
     checkpoints = folder.resolve() / "checkpoints"
     training = {
@@ -45,6 +49,7 @@ def measure_piece(piece: Piece, settings: Settings, box: Box, scratch: Path) -> 
         "train": asdict(piece.train),
         "runs": piece.runs,
         "checkpoints": str(checkpoints),
+        "devices": settings.execution.devices,
     }
     files = {"train": piece.corpus.file("train"), "token_bytes": piece.corpus.token_bytes}
     kept = compiled.folder_of(compiled_folder(settings), piece.candidate.source)

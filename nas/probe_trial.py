@@ -58,7 +58,7 @@ def make_probe_spec(source: str, task: str, settings: Settings, folder: Path) ->
         runs=runs,
         seconds=probe.timeout_seconds * len(runs),
         memory_bytes=memory_bytes(settings),
-        accelerator=settings.execution.gpus_per_trial > 0 or settings.execution.tpus_per_trial > 0,
+        accelerator=settings.execution.accelerated,
         folder=str(folder),
     )
 

@@ -14,6 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from nas import compiled
+from nas.devices import on_one, spread
 from nas.gate.cost import flops
 from nas.loading import load_mixer
 from nas.settings import ModelSettings, TrainSettings
@@ -35,7 +36,8 @@ def boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
     token_bytes = np.array(read_tokens(arguments["files"]["token_bytes"], "uint16"))
     measure = partial(scored_bits, token_bytes=token_bytes)
     mixer, vocabulary = load_mixer(arguments["source"]), len(token_bytes)
-    programs = Programs(mixer, model, settings, language_loss, measure, vocabulary)
+    devices = spread(arguments["devices"], settings.microbatch)
+    programs = Programs(mixer, model, settings, language_loss, measure, vocabulary, devices)
     resident = is_resident(data, arguments["device_bytes"])
     size = dispatch_size([settings.steps], settings.steps_per_dispatch)
     cost: dict[str, Any] = {}
@@ -43,7 +45,7 @@ def boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
         state, constants = programs.initialize(run["seed"])
         cost = cost or _cost(programs, state["params"], constants, settings.time, data.dtype)
         clock, diverged = Clock(0.0), False
-        feed = Feed(data, replace(settings, seed=run["seed"]), size, resident)
+        feed = Feed(data, replace(settings, seed=run["seed"]), size, resident, devices)
         for windows in feed(range(0, settings.steps, size)):
             with clock:
                 state, losses = programs.steps(state, constants, run["learning_rate"], windows)
@@ -51,7 +53,7 @@ def boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
             if diverged:
                 break
         if not diverged:
-            _keep(Path(arguments["checkpoints"]) / run["name"], state["params"])
+            _keep(Path(arguments["checkpoints"]) / run["name"], on_one(state["params"]))
         pace = clock.calls_per_second * size * settings.batch * settings.time
         sent = {"name": run["name"], "diverged": diverged, "tokens_per_second": pace, "train_seconds": clock.seconds}
         send({"run": {**sent, **cost}})

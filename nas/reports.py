@@ -61,9 +61,9 @@ class Refused(Report):
 
 
 class Ended(Report):
-    """A training that ended before its budget, by its own measurements."""
+    """A training that ended before its budget, by what its own process saw."""
 
-    cause: Annotated[str, Field(pattern="^(diverged|floor|disk|preempted)$")]
+    cause: Annotated[str, Field(pattern="^(diverged|floor|disk|devices|preempted)$")]
     reason: Words
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+_TPU_CHIPS = (0, 1, 2, 4, 8)  # that Ray gives of a host
 _SET_BY_US = frozenset(("messages", "model", "max_tokens", "max_completion_tokens", "n", "response_format", "stream"))
 
 
@@ -194,6 +195,10 @@ class ModelSettings:
             self.layer_params > 1, f"model.layer_params={self.layer_params} must exceed 1, for the MLP to have some"
         )
 
+    def params(self, vocabulary: int) -> int:
+        """Of a whole model, but for norms and the rounding of the MLP's hidden width (see `nas.model`)."""
+        return round(self.layers * self.layer_params * self.width**2) + vocabulary * self.width
+
 
 @dataclass(frozen=True)
 class CorpusSettings:
@@ -260,6 +265,7 @@ class TrainSettings:
     Attributes:
       steps: optimizer steps of the full budget; the learning rate decays over these.
       batch, time: windows per step and tokens per window.
+      accumulate: equal parts of a batch that are computed one after the other, so that a large one fits in the memory.
       learning_rate: peak; linear warm-up over `warmup` of the steps, cosine decay to a tenth.
       grid: multiples of it that every architecture is trained with up to the first rung; the best of them goes on.
       clip: largest norm of a gradient.
@@ -270,6 +276,7 @@ class TrainSettings:
 
     steps: int = 256
     batch: int = 4
+    accumulate: int = 1
     time: int = 256
     learning_rate: float = 8e-3
     grid: tuple[float, ...] = (0.5, 1.0, 2.0)
@@ -282,6 +289,10 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         _require(min(self.steps, self.batch, self.time, self.steps_per_dispatch) >= 1, "train.* sizes must be >= 1")
+        _require(
+            self.accumulate >= 1 and self.batch % self.accumulate == 0,
+            f"train.batch={self.batch} is no multiple of train.accumulate={self.accumulate}",
+        )
         _require(self.time >= 8, f"train.time={self.time} must be at least 8, to look for leaks in")
         _require(self.learning_rate > 0, f"train.learning_rate={self.learning_rate} must be positive")
         _require(len(self.grid) >= 1, "train.grid must have at least one multiple of train.learning_rate")
@@ -291,6 +302,11 @@ class TrainSettings:
         _require(self.clip > 0, f"train.clip={self.clip} must be positive")
         _require(0 <= self.seed < 2**31, f"train.seed={self.seed} must be in [0, 2^31)")
         _require(self.timeout_seconds > 0, f"train.timeout_seconds={self.timeout_seconds} must be positive")
+
+    @property
+    def microbatch(self) -> int:
+        """Windows that are computed at a time."""
+        return self.batch // self.accumulate
 
 
 @dataclass(frozen=True)
@@ -518,7 +534,9 @@ class ExecutionSettings:
     Attributes:
       address: Ray cluster to join; null starts Ray on this machine.
       workers: trials at a time; null for what the cluster's resources allow.
-      cpus_per_trial, gpus_per_trial, tpus_per_trial: what one trial reserves; several small trials can share a GPU.
+      cpus_per_trial, gpus_per_trial, tpus_per_trial: what one trial reserves, on one machine. Over whole accelerators a
+        training shares out its batches (see `nas.devices`); a fraction of a GPU is for several small trials on one,
+        each with its share of the memory. TPUs are counted in chips, of one host.
       device_gib: training tokens up to this size are kept on an accelerator, larger ones sent to it batch by batch.
     """
 
@@ -532,8 +550,28 @@ class ExecutionSettings:
     def __post_init__(self) -> None:
         _require(self.workers is None or self.workers >= 1, f"execution.workers={self.workers} must be at least 1")
         _require(self.cpus_per_trial > 0, "execution.cpus_per_trial must be positive")
-        _require(min(self.gpus_per_trial, self.tpus_per_trial) >= 0, "execution.*_per_trial must not be negative")
+        gpus, tpus = self.gpus_per_trial, self.tpus_per_trial
+        _require(
+            0 <= gpus <= 1 or (gpus > 1 and gpus % 1 == 0),
+            f"execution.gpus_per_trial={gpus:g} must be a fraction of one GPU or a whole number of them",
+        )
+        _require(
+            tpus in _TPU_CHIPS,
+            f"execution.tpus_per_trial={tpus:g} must be 0, 1, 2, 4 or 8: chips of one host, since a trial does not "
+            "run on several",
+        )
+        _require(not (gpus and tpus), "a trial runs on GPUs or on TPUs: set one of execution.*_per_trial to 0")
         _require(self.device_gib >= 0, f"execution.device_gib={self.device_gib} must not be negative")
+
+    @property
+    def accelerated(self) -> bool:
+        """Whether a trial has GPUs or TPUs."""
+        return self.gpus_per_trial > 0 or self.tpus_per_trial > 0
+
+    @property
+    def devices(self) -> int | None:
+        """Over how many a training is spread; None for all that its process sees: a TPU chip is one or two."""
+        return None if self.tpus_per_trial else max(1, int(self.gpus_per_trial))
 
 
 @dataclass(frozen=True)
@@ -819,3 +857,9 @@ class Settings:
             "proposer=llm needs llm.models=[NAME], and llm.base_url=URL unless it is OpenAI's own",
         )
         _require(not self.fitness.judge or self.llm.judge, f"fitness.judge={self.fitness.judge} needs llm.judge=true")
+        of_each, kind = max((self.execution.gpus_per_trial, "gpus"), (self.execution.tpus_per_trial, "tpus"))
+        _require(
+            self.train.microbatch % max(1, int(of_each)) == 0,
+            f"train.batch / train.accumulate, {self.train.microbatch} windows, can't be shared out equally among "
+            f"execution.{kind}_per_trial={of_each:g}: make it a multiple of that",
+        )

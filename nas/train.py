@@ -24,6 +24,7 @@ import orbax.checkpoint as ocp
 from flax import nnx
 
 from nas import compiled
+from nas.devices import ONE, Devices, DevicesError, on_one, spread
 from nas.gate.cost import flops
 from nas.loading import load_mixer
 from nas.model import VOCABULARY, LanguageModel, bits_per_token
@@ -51,11 +52,15 @@ def boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
     use_platform(arguments)
     if arguments["keeps_compiled"]:
         compiled.use(Path(arguments["checkpoints"]).parent)
-    files, notice = arguments["files"], Notice()
+    files, settings, notice = arguments["files"], TrainSettings(**arguments["train"]), Notice()
+    try:
+        devices = spread(arguments["devices"], settings.microbatch)
+    except DevicesError as error:
+        return crashed("devices", str(error))
     return train(
         source=arguments["source"],
         model_settings=ModelSettings(**arguments["model"]),
-        settings=TrainSettings(**arguments["train"]),
+        settings=settings,
         data={split: read_tokens(files[split], arguments["dtype"]) for split in ("train", "validation")},
         validation_windows=arguments["validation_windows"],
         rungs=arguments["rungs"],
@@ -64,6 +69,7 @@ def boxed(arguments: dict[str, Any], send: Send) -> dict[str, Any]:
         send=send,
         token_bytes=np.array(read_tokens(files["token_bytes"], "uint16")),
         device_bytes=arguments["device_bytes"],
+        devices=devices,
         preempted=lambda: notice.given,
     )
 
@@ -86,13 +92,14 @@ def train(
     send: Send,
     token_bytes: np.ndarray = BYTES,
     device_bytes: int = 0,
+    devices: Devices = ONE,
     preempted: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Trains a candidate up to the last of `rungs` (optimizer steps), measuring and checkpointing at each.
 
     `data` has the tokens to train on, "train", and those that each rung is measured on, "validation" (integers
     [tokens]), and `token_bytes` how many bytes of text each token stands for (uint16 [vocabulary]). Training tokens of
-    no more than `device_bytes` are kept on an accelerator.
+    no more than `device_bytes` are kept on an accelerator. Each of `devices` has its share of every batch.
 
     Every architecture, baselines included, is trained up to the first rung with each peak learning rate of the same
     grid, by the same seed and batches, and goes on with the one that has the fewest bits per byte there: so none wins
@@ -105,7 +112,7 @@ def train(
     # The compiled programs, and where an earlier process came to.
     mixer, vocabulary = load_mixer(source), len(token_bytes)
     measure = partial(scored_bits, token_bytes=token_bytes)
-    programs = Programs(mixer, model_settings, settings, language_loss, measure, vocabulary)
+    programs = Programs(mixer, model_settings, settings, language_loss, measure, vocabulary, devices)
     state, constants = programs.initialize(settings.seed)
     step, state, measured, seconds = restore(checkpoints, state)
     for earlier in measured:  # the scheduler may not have heard, or not have decided on the one it stands at
@@ -117,7 +124,7 @@ def train(
     flops_per_token = flops(programs.measure, state["params"], constants, one_window) / settings.time
     size = dispatch_size(rungs, settings.steps_per_dispatch)
     clock = Clock(seconds)
-    feed = Feed(data["train"], settings, size, resident=is_resident(data["train"], device_bytes))
+    feed = Feed(data["train"], settings, size, is_resident(data["train"], device_bytes), devices)
 
     def advanced(state: Any, learning_rate: float, step: int, rung: int) -> tuple[Any, Measured, int, int | None]:
         """(state, what is measured of it, its step, the first step whose loss was not finite).
@@ -133,7 +140,7 @@ def train(
                 return state, UNMEASURED, first + size, first + int(np.argmin(np.isfinite(losses))) + 1
             if step and preempted() and first + size < rung:
                 return state, UNMEASURED, first + size, None
-        bits = evaluate_windows(programs.evaluator(constants), state["params"], validation, settings.batch)
+        bits = evaluate_windows(programs.evaluator(constants), state["params"], validation, settings.microbatch)
         return state, bits_per_byte(bits, validation, token_bytes), rung, None
 
     # Steps, then a measurement and a checkpoint, at each rung; to the first one with each learning rate of the grid.
@@ -179,6 +186,18 @@ def train(
     return {"trained": True}
 
 
+def mean_over_parts(compute: Callable[[Any], Any], batch: Any, parts: int) -> Any:
+    """The mean of what `compute` gives for each of `parts` equal parts of a batch, computed one after the other."""
+    if parts == 1:
+        return compute(batch)
+    # A part takes rows from all over the batch: so each device has its share of it where it has its share of the batch.
+    split = jax.tree.map(lambda rows: jnp.moveaxis(rows.reshape(-1, parts, *rows.shape[1:]), 1, 0), batch)
+    shapes = jax.eval_shape(compute, jax.tree.map(lambda rows: rows[0], split))
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    total, _ = jax.lax.scan(lambda total, part: (jax.tree.map(jnp.add, total, compute(part)), None), nothing, split)
+    return jax.tree.map(lambda x: x / parts, total)
+
+
 def _or_more(bits: float) -> float:
     """More than any where it is not finite, so that another learning rate is taken."""
     return bits if math.isfinite(bits) else math.inf
@@ -193,6 +212,7 @@ class Programs:
       loss: (model, batch) -> mean loss in nats, a scalar.
       measure: (model, batch) -> what is evaluated.
       vocabulary: of tokens.
+      devices: over which `steps` and `evaluate` share out a batch. Several runs side by side are for one.
     """
 
     def __init__(
@@ -203,6 +223,7 @@ class Programs:
         loss: Callable[[Any, Any], jax.Array],
         measure: Callable[[Any, Any], Any],
         vocabulary: int = VOCABULARY,
+        devices: Devices = ONE,
     ):
         optimizer = make_optimizer(settings)
 
@@ -222,10 +243,10 @@ class Programs:
 
         def steps(state: Any, constants: Any, learning_rate: jax.Array, batches: Any) -> tuple[Any, jax.Array]:
             def update(state: Any, batch: Any) -> tuple[Any, jax.Array]:
-                def batch_loss(params: Any) -> jax.Array:
-                    return loss(model(params, constants), batch)
+                def value_and_gradient(part: Any) -> tuple[jax.Array, Any]:
+                    return jax.value_and_grad(lambda params: loss(model(params, constants), part))(state["params"])
 
-                value, gradient = jax.value_and_grad(batch_loss)(state["params"])
+                value, gradient = mean_over_parts(value_and_gradient, batch, settings.accumulate)
                 updates, optimizer_state = optimizer.update(gradient, state["optimizer"], state["params"])
                 updates = jax.tree.map(lambda update: learning_rate.astype(update.dtype) * update, updates)
                 return {"params": optax.apply_updates(state["params"], updates), "optimizer": optimizer_state}, value
@@ -236,11 +257,16 @@ class Programs:
         self.model = model
         self.measure = lambda params, constants, batch: measure(model(params, constants), batch)
         # In one program, compiled without optimization since it is short: op by op, or optimized, it takes seconds.
-        self._initialize = jax.jit(initialize, compiler_options=compiler_options(level=0))
+        whole = devices.whole
+        self._initialize = jax.jit(
+            initialize, compiler_options=compiler_options(level=0), **devices.placed(whole, outputs=whole)
+        )
         self._initialize_all = jax.jit(jax.vmap(initialize), compiler_options=compiler_options(level=0))
-        self._steps = jax.jit(steps, donate_argnums=0, compiler_options=options)
+        stepping = devices.placed(whole, whole, whole, devices.shared(axis=1), outputs=whole)
+        self._steps = jax.jit(steps, donate_argnums=0, compiler_options=options, **stepping)
         self._steps_of_all = jax.jit(jax.vmap(steps), donate_argnums=0, compiler_options=options)
-        self._evaluate = jax.jit(self.measure, compiler_options=options)
+        evaluating = devices.placed(whole, whole, devices.shared(axis=0), outputs=devices.shared(axis=0))
+        self._evaluate = jax.jit(self.measure, compiler_options=options, **evaluating)
 
     def initialize(self, seed: int) -> tuple[dict[str, Any], Any]:
         """({"params", "optimizer"}, what is not trained) of a fresh model."""
@@ -383,7 +409,7 @@ def save(checkpoints: Path, step: int, state: Any, measured: list[dict[str, Any]
         checkpoints.mkdir(parents=True, exist_ok=True)
         target.with_suffix(".json").write_text(json.dumps({"measured": measured, "train_seconds": seconds}))
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(target, state, force=True)
+            checkpointer.save(target, on_one(state), force=True)
     except Exception as error:
         if (refused := disk_fault(error)) is None:
             raise

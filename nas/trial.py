@@ -14,7 +14,7 @@ from nas import compiled, reports
 from nas.fitness import fitness_of
 from nas.gate.settings import CHECKS
 from nas.sandbox import Box, Limits, Message
-from nas.settings import Settings
+from nas.settings import ModelSettings, Settings, TrainSettings
 from nas.tasks.corpus import Corpus
 from nas.types import Certificate, Cost, Fitness, Held, Rejected, outcome_to_json
 
@@ -26,6 +26,8 @@ PRELOAD = (
 PROBING = "nas.probing"  # where there are probe tasks
 ANY = 8.0  # bits per byte: whoever knows anything about text is below
 _RESCORE_SECONDS = 300.0
+_CHECKPOINT_BYTES = 13  # a parameter: itself and two moments in float32, and what is written beside them
+_CHECKPOINTS = 3  # the last, the one that takes its place, and room
 _MOST_LETTERS = 4000  # of a reason
 _JAX_EXCUSE = "For simplicity, JAX has removed its internal frames"  # below an error
 
@@ -36,7 +38,8 @@ class TrialSpec:
 
     Attributes:
       gate: arguments of the gate's settings; None for a candidate that has its certificate or needs none.
-      accelerator: whether training gets this machine's GPUs or TPUs.
+      accelerator: whether training gets this machine's GPUs or TPUs, and
+      devices: over how many of them its batches are shared out; None for all that its process sees.
       rungs: optimizer steps at which to measure; the last is the budget.
       floor: bits per byte above which it is ended before its budget is spent; None for baselines and confirmations.
       contends_below: if it ends under so many bits per byte it is rescored from its checkpoint; None: it never is.
@@ -70,6 +73,7 @@ class TrialSpec:
     fitness: str
     folder: str
     compiled: str | None = None
+    devices: int | None = 1
     probes: Sequence[dict[str, Any]] = ()
     probes_first: bool = False
     least: float | None = None
@@ -94,7 +98,8 @@ def make_spec(
         gate=gate,
         gate_seconds=settings.budget.gate_seconds,
         memory_bytes=memory_bytes(settings),
-        accelerator=settings.execution.gpus_per_trial > 0 or settings.execution.tpus_per_trial > 0,
+        accelerator=settings.execution.accelerated,
+        devices=settings.execution.devices,
         model=asdict(settings.model),
         train=asdict(replace(settings.train, seed=seed)),
         corpus={name: str(corpus.file(name)) for name in ("train", "validation", "reserve", "token_bytes")},
@@ -122,6 +127,12 @@ def memory_bytes(settings: Settings) -> int:
     return round(settings.budget.memory_gib * GIB)
 
 
+def limits_of_training(limits: Limits, params: int, checkpoints: int) -> Limits:
+    """These limits, raised where so many checkpoints of a model with `params` parameters need more."""
+    one = _CHECKPOINT_BYTES * params
+    return replace(limits, file_bytes=max(limits.file_bytes, one), disk_bytes=max(limits.disk_bytes, checkpoints * one))
+
+
 def gate_arguments(
     settings: Settings, allowed_imports: Sequence[str], known: dict[str, str], reference_flops: float | None
 ) -> dict[str, Any]:
@@ -131,7 +142,7 @@ def gate_arguments(
         "width": settings.model.width,
         "heads": settings.model.heads,
         "train_time": settings.train.time,
-        "train_batch": settings.train.batch,
+        "train_batch": settings.train.microbatch,
         "allowed_imports": sorted(allowed_imports),
         "max_params": round(min(settings.budget.params, settings.model.layer_params - 1) * settings.model.width**2),
         "max_flops_per_token": cap * reference_flops if reference_flops else None,
@@ -175,12 +186,16 @@ def _train(spec: TrialSpec, box: Box) -> Iterator[Message]:
     """{"rung": {...}, "decided": bool} at each rung, and last, if it did not train to the end, {"outcome": {...}}."""
     arguments = {
         **{name: getattr(spec, name) for name in ("source", "model", "train", "validation_windows", "rungs", "floor")},
-        **{name: getattr(spec, name) for name in ("dtype", "device_bytes")},
+        **{name: getattr(spec, name) for name in ("dtype", "device_bytes", "devices")},
         "checkpoints": str(_checkpoints(spec)),
         "accelerator": spec.accelerator,
         "keeps_compiled": spec.compiled is not None,
     }
-    limits = Limits(spec.train["timeout_seconds"], spec.memory_bytes, accelerator=spec.accelerator)
+    limits = limits_of_training(
+        Limits(spec.train["timeout_seconds"], spec.memory_bytes, accelerator=spec.accelerator),
+        ModelSettings(**spec.model).params(spec.vocabulary),
+        checkpoints=_CHECKPOINTS,
+    )
     files = {name: Path(spec.corpus[name]) for name in ("train", "validation", "token_bytes")}
     left = list(spec.rungs)
     kept = compiled.folder_of(Path(spec.compiled), spec.source) if spec.compiled else None
@@ -221,7 +236,7 @@ def rescored(spec: TrialSpec, outcome: dict[str, Any], step: int, box: Box) -> d
     longer holds.
     """
     fitness = Fitness(**{name: value for name, value in outcome.items() if name != "kind"})
-    shapes = {"model": spec.model, "batch": spec.train["batch"], "time": spec.train["time"]}
+    shapes = {"model": spec.model, "batch": TrainSettings(**spec.train).microbatch, "time": spec.train["time"]}
     shapes |= {"accelerator": spec.accelerator, "vocabulary": spec.vocabulary, "dtype": spec.dtype}
     seconds = max(_RESCORE_SECONDS, spec.train["timeout_seconds"])
     limits = Limits(seconds, spec.memory_bytes, accelerator=spec.accelerator)

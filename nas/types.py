@@ -216,7 +216,7 @@ class Rejected:
     reason: str
 
 
-ELSEWHERE = frozenset({"infrastructure", "disk"})  # causes of a crash that say nothing of the candidate
+ELSEWHERE = frozenset({"infrastructure", "disk", "devices"})  # causes of a crash that say nothing of the candidate
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,8 @@ class Crashed:
     """The candidate ran and failed.
 
     Attributes:
-      cause: "diverged" | "floor" | "timeout" | "memory" | "raised" | "killed" | "disk" | "infrastructure".
+      cause: "diverged" | "floor" | "timeout" | "memory" | "raised" | "killed" | "disk" | "devices" |
+        "infrastructure".
       reason: one sentence, or the traceback.
     """
 

@@ -34,6 +34,8 @@ NEEDED = {
     ("proposer", "folder"): ["proposer.path=ideas"],
     ("proposer", "replay"): ["proposer.path=ideas"],
     ("proposer", "llm"): ["llm.models=[tiny]"],
+    ("experiment", "asi_arch"): ["path=my_tokens"],
+    ("experiment", "asi_arch_340m"): ["path=my_tokens"],
 }
 CHANGEABLE = (
     *("search.trials", "search.confirm_seeds", "budget", "sandbox", "execution", "tracking", "notes_dir"),
@@ -95,7 +97,7 @@ def test_every_option_composes_and_has_the_last_word(group: str, option: str) ->
     found = dict(leaves(asdict(settings(f"{group}={option}", *NEEDED.get((group, option), [])))))
     said = content_of(group, option)
     needed = dict(override.split("=") for override in NEEDED.get((group, option), []) if "path" in override)
-    needed = {f"{group}.path": path for path in needed.values()}
+    needed = {f"{group}.path": path for path in needed.values() if f"{group}.path" in said}
     assert {key: found[key] for key in said} == {**said, **needed}
 
 
@@ -212,6 +214,11 @@ def test_every_number_but_the_seed_has_a_range(key: str) -> None:
         ("budget.gate_seconds", 0),
         ("execution.workers", 0),
         ("execution.cpus_per_trial", 0),
+        ("execution.gpus_per_trial", 1.5),
+        ("execution.gpus_per_trial", -1),
+        ("execution.tpus_per_trial", 3),
+        ("execution.tpus_per_trial", 0.5),
+        ("train.accumulate", 0),
         ("search.elites", 0),
         ("task.validation_windows", 1),
         ("name", "a/b"),
@@ -258,6 +265,30 @@ def test_a_value_out_of_range_is_refused_by_name(key: str, value: Any) -> None:
         ("budget.minutes=inf", "budget.minutes=inf must be finite"),
         ("budget.minutes=-1", "budget.minutes=-1.0 must be positive"),
         ("model.width=64 model.heads=3", "model.width=64 is no multiple of model.heads=3"),
+        (
+            "execution.gpus_per_trial=2.5",
+            "execution.gpus_per_trial=2.5 must be a fraction of one GPU or a whole number of them",
+        ),
+        (
+            "execution.tpus_per_trial=16",
+            "execution.tpus_per_trial=16 must be 0, 1, 2, 4 or 8: chips of one host, since a trial does not run on "
+            "several",
+        ),
+        (
+            "execution=gpu execution.tpus_per_trial=4",
+            "a trial runs on GPUs or on TPUs: set one of execution.*_per_trial to 0",
+        ),
+        (
+            "execution.gpus_per_trial=4 train.batch=6",
+            "train.batch / train.accumulate, 6 windows, can't be shared out equally among execution.gpus_per_trial=4: "
+            "make it a multiple of that",
+        ),
+        (
+            "execution.tpus_per_trial=4 train.batch=8 train.accumulate=4",
+            "train.batch / train.accumulate, 2 windows, can't be shared out equally among execution.tpus_per_trial=4: "
+            "make it a multiple of that",
+        ),
+        ("train.accumulate=3", "train.batch=4 is no multiple of train.accumulate=3"),
         ("job", "Error parsing override 'job' missing EQUAL at '<EOF>'"),
         ("--foo", "there is no option --foo: nas search --help"),
         ("-m seed=1,x", "seed=x: input should be a valid integer, unable to parse string as an integer"),

@@ -13,7 +13,7 @@ from ray.tune.search import Searcher
 
 from nas.execution.ask_tell import AskTell, EndOfSearch, Losses
 from nas.execution.scheduler import DECIDED, METRIC, STEP, Halving
-from nas.execution.tune import ExecutionError, _ray, _workers
+from nas.execution.tune import ExecutionError, _ray, _resources, _workers
 from nas.execution.worker import TrialWorker
 from nas.preemption import Preempted
 from nas.settings import ExecutionSettings
@@ -255,26 +255,38 @@ class TestWorker:
         assert self.ended == ["as ever"] and worker._box.notices == 1
 
 
+def cluster_of(monkeypatch, *machines):
+    nodes = [{"Alive": True, "Resources": machine} for machine in machines]
+    monkeypatch.setattr("ray.nodes", lambda: [*nodes, {"Alive": False, "Resources": {"CPU": 99, "GPU": 99, "TPU": 99}}])
+    monkeypatch.setattr("nas.execution.tune._trials_in_memory", lambda: 64)
+
+
 @pytest.mark.parametrize(
-    ("resources", "settings", "workers"),
+    ("machines", "settings", "workers"),
     [
-        ({"CPU": 8, "GPU": 2}, {"gpus_per_trial": 0.25}, 8),
-        ({"CPU": 4}, {"workers": 2}, 2),
-        ({"CPU": 3}, {}, 3),
-        ({"CPU": 0}, {"address": "auto", "workers": 64}, 64),
+        ([{"CPU": 8, "GPU": 2}], {"gpus_per_trial": 0.25}, 8),
+        ([{"CPU": 8, "GPU": 2}], {"gpus_per_trial": 0.4}, 4),  # two on each
+        ([{"CPU": 8, "GPU": 4}, {"CPU": 8, "GPU": 3}], {"gpus_per_trial": 2}, 3),
+        ([{"CPU": 8, "TPU": 4}] * 3, {"tpus_per_trial": 4}, 3),
+        ([{"CPU": 4}], {"workers": 2}, 2),
+        ([{"CPU": 3}], {}, 3),
+        ([{"CPU": 0}], {"address": "auto", "workers": 64}, 64),
     ],
 )
-def test_as_many_workers_as_the_cluster_has_room_for(resources, settings, workers, monkeypatch):
-    monkeypatch.setattr("ray.cluster_resources", lambda: resources)
+def test_as_many_workers_as_the_cluster_has_room_for(machines, settings, workers, monkeypatch):
+    cluster_of(monkeypatch, *machines)
     execution = ExecutionSettings(**settings)
-    wanted = {"CPU": execution.cpus_per_trial, "GPU": execution.gpus_per_trial}
-    assert _workers(execution, {kind: amount for kind, amount in wanted.items() if amount}) == workers
+    assert _workers(execution, _resources(execution)) == workers
 
 
-def test_a_cluster_without_room_for_one_trial_is_an_error(monkeypatch):
-    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4})
-    with pytest.raises(ExecutionError, match="one trial needs 1 CPU, 1 GPU and the cluster has 4 CPU, 0 GPU"):
-        _workers(ExecutionSettings(), {"CPU": 1, "GPU": 1})
+@pytest.mark.parametrize(
+    ("machines", "have"), [([{"CPU": 4}], "4 CPU, 0 GPU"), ([{"CPU": 4, "GPU": 1}] * 2, "4 CPU, 1 GPU")]
+)
+def test_a_cluster_without_room_for_one_trial_is_an_error(machines, have, monkeypatch):
+    """Also one whose machines have enough only together: Ray would wait for ever."""
+    cluster_of(monkeypatch, *machines)
+    with pytest.raises(ExecutionError, match=f"needs 1 CPU, 2 GPU and no machine of the cluster has more than {have}"):
+        _workers(ExecutionSettings(), {"CPU": 1, "GPU": 2})
 
 
 @pytest.mark.parametrize("failures", [1, 2])

@@ -181,6 +181,53 @@ def test_no_secret_reaches_the_child(small_box, tmp_path, monkeypatch):
     assert seen["HOME"] == str(tmp_path)
 
 
+RAYS = {  # what Ray sets for a worker that has these, and what a driver needs
+    "CUDA_VISIBLE_DEVICES": "2,3",
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    "NVIDIA_VISIBLE_DEVICES": "all",
+    "HIP_VISIBLE_DEVICES": "1",
+    "ROCR_VISIBLE_DEVICES": "1",
+    "TPU_VISIBLE_CHIPS": "0,1",
+    "TPU_CHIPS_PER_HOST_BOUNDS": "1,2,1",
+    "TPU_HOST_BOUNDS": "1,1,1",
+}
+NOT_A_CHILDS = {
+    "OPENAI_API_KEY": "sk",
+    "HF_TOKEN": "hf",
+    "MLFLOW_TRACKING_URI": "http://user:pass@host",
+    "RAY_ADDRESS": "head",
+    "TPU_API_KEY": "k",
+    "JAX_SECRET": "s",
+    "NVIDIA_API_KEY": "nv",
+    "CUDA_MPS_PIPE_DIRECTORY": "/tmp/mps",
+}
+
+
+def test_the_accelerators_of_a_worker_reach_the_child_and_nothing_more():
+    seen = scrubbed_environment({**RAYS, **NOT_A_CHILDS}, cpus=2, gpus=2)
+    assert {name: seen[name] for name in RAYS} == RAYS
+    assert not seen.keys() & NOT_A_CHILDS.keys()
+    ours = {"NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONDONTWRITEBYTECODE"}
+    assert seen.keys() - RAYS.keys() == {*ours, "XLA_PYTHON_CLIENT_PREALLOCATE"}
+    assert seen["NPROC"] == "2" and seen["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "said", "fraction"),
+    [
+        (0.25, {}, {"XLA_CLIENT_MEM_FRACTION": "0.2250"}),
+        (0, {}, {}),
+        (1, {}, {}),
+        (4, {}, {}),
+        (0.5, {"XLA_CLIENT_MEM_FRACTION": ".4"}, {"XLA_CLIENT_MEM_FRACTION": ".4"}),
+        (0.5, {"XLA_PYTHON_CLIENT_MEM_FRACTION": ".4"}, {"XLA_PYTHON_CLIENT_MEM_FRACTION": ".4"}),  # XLA refuses both
+    ],
+)
+def test_a_fraction_of_a_gpu_is_one_of_its_memory(gpus, said, fraction):
+    seen = scrubbed_environment(said, cpus=1, gpus=gpus)
+    assert {name: value for name, value in seen.items() if "FRACTION" in name} == fraction
+
+
 def test_a_link_is_no_scratch_folder(small_box, tmp_path, tmp_path_factory):
     (tmp_path / "link").symlink_to(tmp_path_factory.mktemp("person"))
     (last,) = run(small_box, "add", tmp_path / "link", a=1, b=1)

@@ -121,6 +121,20 @@ def test_a_step_is_optax_adamw_at_that_peak_learning_rate(corpus):
         np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-4)
 
 
+def test_a_batch_in_parts_is_the_batch(corpus):
+    source = BASELINES["linear_attention"].source
+    windows = batches(read_tokens(corpus.file("train")), SHORT, 0, 6)
+    stepped = {}
+    for accumulate in (1, 2, 4):
+        compiled = programs(source, replace(SHORT, accumulate=accumulate))
+        state, constants = compiled.initialize(0)
+        state, losses = compiled.steps(state, constants, 1e-2, windows)
+        stepped[accumulate] = [losses, *jax.tree.leaves(state["params"])]
+    for accumulate in (2, 4):
+        for ours, theirs in zip(stepped[accumulate], stepped[1], strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-4)
+
+
 def test_runs_side_by_side_are_runs_one_after_the_other(corpus):
     compiled = programs(BASELINES["linear_attention"].source)
     seeds, rates = [0, 5], [1e-2, 3e-3]

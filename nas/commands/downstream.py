@@ -117,7 +117,7 @@ def _asker(
     names = complete_checkpoints(checkpoints)
     if not names:
         raise UserError(f"{trial['id']} has no checkpoint in {checkpoints}")
-    shapes = {"model": asdict(settings.model), "batch": settings.train.batch, "time": settings.train.time}
+    shapes = {"model": asdict(settings.model), "batch": settings.train.microbatch, "time": settings.train.time}
     shapes |= {"accelerator": False, "dtype": tokenizer.dtype, "vocabulary": tokenizer.vocabulary}
     limits = Limits(_SECONDS, memory_bytes(settings))
     tracing = {**shapes, "source": trial["candidate"]["source"], "seed": trial["budget"]["seed"]}

@@ -177,7 +177,7 @@ def _checked(record: TrialRecord, package: Path, corpus: Path, box: Box, scratch
         "folder": str(where / "package"),
         "source": record.trial.candidate.source,
         "vocabulary": json.loads((package / "config.json").read_text())["vocabulary"],
-        "batch": settings.train.batch,
+        "batch": settings.train.microbatch,
         "time": settings.train.time,
         "validation_windows": settings.task.validation_windows,
         "dtype": record.corpus.get("dtype", "uint8"),

@@ -189,9 +189,10 @@ def _corpus(record: TrialRecord, settings: Settings) -> Corpus:
 
 def _terms(record: TrialRecord, settings: Settings) -> Terms:
     apart = list(differences(record.environment, environment_of(settings)))
-    was, now = (each.execution.cpus_per_trial for each in (record.settings, settings))
-    if was != now:
-        apart.append(f"execution.cpus_per_trial {now:g}, was {was:g}")
+    for name in ("cpus_per_trial", "gpus_per_trial", "tpus_per_trial"):
+        was, now = (getattr(each.execution, name) for each in (record.settings, settings))
+        if was != now:
+            apart.append(f"execution.{name} {now:g}, was {was:g}")
     return Terms(apart, _noise(record.events), settings.tripwire.rescore)
 
 

@@ -130,7 +130,7 @@ def closed_grammar(space: SearchSpace, parts: Mapping[str, Sequence[str]]) -> Cl
 def _trained(candidate: Candidate, settings: Settings, corpus: Corpus, box: Box, scratch: Path) -> Event:
     """{"runs": [{"seed", "bits_per_byte", ...}]} or {"outcome": {"kind": "crashed", ...}}."""
     seeds = [settings.train.seed + number for number in range(settings.table.seeds)]
-    accelerator = settings.execution.gpus_per_trial > 0 or settings.execution.tpus_per_trial > 0
+    accelerator = settings.execution.accelerated
     folder = scratch.resolve() / "train"
     arguments = {
         "source": candidate.source,

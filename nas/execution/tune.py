@@ -75,6 +75,7 @@ def run(
             workers=_workers(settings.execution, resources),
             constants={
                 "cpus": max(1, math.floor(settings.execution.cpus_per_trial)),
+                "gpus": settings.execution.gpus_per_trial,
                 "preload": list(preload),
                 "sandbox": settings.sandbox.tier,
             },
@@ -128,15 +129,28 @@ def _workers(settings: ExecutionSettings, resources: Mapping[str, float]) -> int
     """
     if settings.address and settings.workers:
         return settings.workers
-    cluster = ray.cluster_resources()
+    machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
     if settings.address is None:  # a trial of this machine is a Ray worker, a zygote and a training process
-        cluster = {**cluster, "CPU": min(cluster.get("CPU", 0), _trials_in_memory() * resources["CPU"])}
-    room = min(math.floor(cluster.get(kind, 0) / amount + 1e-9) for kind, amount in resources.items())
+        in_memory = _trials_in_memory() * resources["CPU"]
+        machines = [{**machine, "CPU": min(machine.get("CPU", 0), in_memory)} for machine in machines]
+    room = sum(_room(machine, resources) for machine in machines)
     if room < 1:
-        have = ", ".join(f"{cluster.get(kind, 0):g} {kind}" for kind in resources)
+        have = ", ".join(
+            f"{max((machine.get(kind, 0) for machine in machines), default=0):g} {kind}" for kind in resources
+        )
         wanted = ", ".join(f"{amount:g} {kind}" for kind, amount in resources.items())
-        raise ExecutionError(f"one trial needs {wanted} and the cluster has {have}: lower execution.*_per_trial")
+        raise ExecutionError(
+            f"one trial needs {wanted} and no machine of the cluster has more than {have}: lower execution.*_per_trial"
+        )
     return min(room, settings.workers or room)
+
+
+def _room(machine: Mapping[str, float], resources: Mapping[str, float]) -> int:
+    """Trials that one machine has room for. Each lies on one, and a fraction of a GPU on one GPU."""
+    room = {kind: machine.get(kind, 0) / amount for kind, amount in resources.items()}
+    if 0 < (share := resources.get("GPU", 0)) < 1:
+        room["GPU"] = machine.get("GPU", 0) * math.floor(1 / share + 1e-9)
+    return math.floor(min(room.values()) + 1e-9)
 
 
 @contextmanager

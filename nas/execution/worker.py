@@ -19,7 +19,8 @@ from nas.trial import PRELOAD, TrialSpec
 class TrialWorker(tune.Trainable):
     """One step of this trainable is one event of a trial: a rung, or the outcome.
 
-    Its config is {"trial": id, "spec": JSON of a `TrialSpec`, "cpus": threads, "preload": modules, "sandbox": tier}.
+    Its config is {"trial": id, "spec": JSON of a `TrialSpec`, "cpus": threads, "gpus": reserved, "preload": modules,
+    "sandbox": tier}. Which accelerators are its own, Ray says in its environment, once for all its trials.
     After the outcome, or when the scheduler stops the trial, Ray reuses the process for the next one. On SIGTERM, the
     notice that its machine is taken away, it passes that on to the training, which writes a checkpoint of where it is,
     and tells of no outcome any more: `Preempted` is raised, and Ray runs the trial elsewhere.
@@ -30,7 +31,8 @@ class TrialWorker(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         self._noticed = False
         self._without_work = signal.signal(signal.SIGTERM, self._take_notice)
-        self._box = Box((*PRELOAD, *config["preload"]), config["cpus"], config["sandbox"], _folder_of_trials(config))
+        modules, folder = (*PRELOAD, *config["preload"]), _folder_of_trials(config)
+        self._box = Box(modules, config["cpus"], config["sandbox"], folder, config["gpus"])
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

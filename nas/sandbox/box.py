@@ -19,10 +19,13 @@ from nas.sandbox.wire import receive_message, send_message
 _START_SECONDS = 120.0
 _KEPT_VARIABLES = (
     *("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_HOME"),
-    *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"),
+    *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"),
+    *("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"),
 )
 _KEPT_PREFIXES = ("XLA_", "JAX_", "TPU_")
 _SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
+_MEMORY_FRACTIONS = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")  # its name, and the one it had
+_POOLED = 0.9  # of a share of a GPU's memory: the rest is for what a process has there outside XLA's pool
 
 
 class Box:
@@ -33,11 +36,20 @@ class Box:
       cpus: threads that a child's XLA may use.
       tier: what contains them: "auto", "bubblewrap", "landlock" or "limits" (see `nas.sandbox.tiers`).
       root: where the scratch folders of the calls will lie; found out from the first call if it is not given.
+      gpus: what is reserved for its calls: a fraction is a share of one GPU's memory.
     """
 
-    def __init__(self, preload: Sequence[str] = (), cpus: int = 1, tier: str = "auto", root: Path | None = None):
+    def __init__(
+        self,
+        preload: Sequence[str] = (),
+        cpus: int = 1,
+        tier: str = "auto",
+        root: Path | None = None,
+        gpus: float = 0,
+    ):
         self._preload = tuple(preload)
         self._cpus = cpus
+        self._gpus = gpus
         self._asked_tier = tier
         self._root = root.resolve() if root else None
         self._visible = self._root  # what the zygote's namespace holds of it
@@ -80,7 +92,7 @@ class Box:
             self._zygote = subprocess.Popen(
                 [*words, str(theirs.fileno()), self.tier, *self._preload],
                 pass_fds=[theirs.fileno()],
-                env={**scrubbed_environment(os.environ, self._cpus), "PYTHONPATH": roots},
+                env={**scrubbed_environment(os.environ, self._cpus, self._gpus), "PYTHONPATH": roots},
                 stdin=subprocess.DEVNULL,
                 stderr=self._stderr,
                 start_new_session=True,  # a Ctrl-C at the terminal is the engine's to handle
@@ -235,13 +247,19 @@ def _own_folder(scratch: Path) -> Path:
     return folder
 
 
-def scrubbed_environment(environment: Mapping[str, str], cpus: int) -> dict[str, str]:
-    """What a zygote, and so a candidate, sees of the environment: no keys, no tokens, `cpus` threads for XLA."""
+def scrubbed_environment(environment: Mapping[str, str], cpus: int, gpus: float = 0) -> dict[str, str]:
+    """What a zygote, and so a candidate, sees of the environment: no keys, no tokens, `cpus` threads for XLA.
+
+    Which accelerators its worker has is part of it, and with a fraction of a GPU how much of that one's memory.
+    """
     kept = {
         name: value
         for name, value in environment.items()
         if (name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES))
         and not any(word in name.upper() for word in _SECRET_WORDS)
     }
+    # Nothing is taken ahead of need, and a trial that needs more than its share fails: not the one beside it.
+    if 0 < gpus < 1 and not kept.keys() & set(_MEMORY_FRACTIONS):
+        kept[_MEMORY_FRACTIONS[0]] = f"{_POOLED * gpus:.4f}"
     threads = {name: str(cpus) for name in ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     return {**kept, **threads, "PYTHONDONTWRITEBYTECODE": "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nas.devices import ONE, Devices
 from nas.settings import TrainSettings
 from nas.tasks.reader import let_go
 
@@ -27,12 +28,17 @@ class Feed:
       settings: seed, batch and time.
       count: steps of one dispatch.
       resident: whether the tokens are put on the device; what is fed is the same.
+      devices: each gets its share of every batch; of tokens that are resident it has all.
     """
 
-    def __init__(self, data: np.ndarray, settings: TrainSettings, count: int, resident: bool):
+    def __init__(self, data: np.ndarray, settings: TrainSettings, count: int, resident: bool, devices: Devices = ONE):
         self._data, self._settings, self._count = data, settings, count
-        self._resident = jax.device_put(np.asarray(data)) if resident else None
-        self._gather = jax.jit(lambda data, starts: data[starts[..., None] + jnp.arange(settings.time + 1)])
+        self._shared = devices.shared(axis=1)
+        self._resident = jax.device_put(np.asarray(data), devices.whole) if resident else None
+        self._gather = jax.jit(
+            lambda data, starts: data[starts[..., None] + jnp.arange(settings.time + 1)],
+            **devices.placed(devices.whole, self._shared, outputs=self._shared),
+        )
         let_go(data)
 
     def __call__(self, firsts: Sequence[int]) -> Iterator[Any]:
@@ -55,7 +61,7 @@ class Feed:
     def _read(self, first: int) -> Any:
         windows = batches(self._data, self._settings, first, self._count)
         let_go(self._data)
-        return jax.device_put(windows)
+        return jax.device_put(windows, self._shared)
 
 
 def is_resident(data: np.ndarray, device_bytes: int) -> bool:
