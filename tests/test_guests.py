@@ -15,18 +15,26 @@ import pytest
 from common import SPACE
 from fakes import FakeSpace, Worker, fitness, make_settings, outcome_of, simulate, source_of, start
 
+from nas.ablation import lineage
 from nas.commands.sharing import guests_of as shared_by
 from nas.gate.settings import CHECKS
 from nas.guests import Guests, guest_of, known_names
 from nas.journal import Event
 from nas.learned import Retold
+from nas.live import Progress
 from nas.replay import Script, difference
+from nas.report.account import account_of
+from nas.report.answers import answers
+from nas.report.figures.tree import figure, layout
+from nas.report.stories import stories
 from nas.search import Assignment, Search
 from nas.settings import BudgetSettings, ProbeSettings, Settings, TripwireSettings
 from nas.shared import SharedFolder
+from nas.summary import summarize
 from nas.tasks.corpus import Corpus
+from nas.tracking.projection import Projection
 from nas.types import Budget, Candidate, Certificate, Cost, Fitness, Rung, Trial, trial_from_json, trial_to_json
-from nas.verify import trained
+from nas.verify import guests_of, trained, trials_of
 
 CERTIFICATE = Certificate(dict.fromkeys(CHECKS, "seen"), 1e4, 100, 64, {"flops": 1.0}, "f" * 16)
 
@@ -194,6 +202,22 @@ def test_guests_cost_no_budget_and_earn_nothing(tmp_path: Path) -> None:
     assert search.reference_flops_per_token() == alone.reference_flops_per_token()
 
 
+def test_results_name_only_what_was_trained_here(tmp_path: Path) -> None:
+    settings = make_settings(trials=6)
+    SharedFolder(tmp_path).publish("other.t0001", trial_to_json(example(bits=1.0)))
+    search, events = join(tmp_path, "mine", settings)
+    simulate(search)
+    guest = search.archive.ranked()[0]
+    assert guest.id == "other.t0001" and search.best("search") != guest != search.best("baseline")
+    found = summarize(search)
+    assert found.best == search.best("search") and all(row.trial.purpose != "guest" for row in found.rows)
+    assert found.front and set(found.front.trials) <= search.trials.keys()
+    assert "Guests: 1 trained by other searches" in found.markdown() and "other.t0001, has 1.0000" in found.markdown()
+    assert guest.candidate.id not in {e["candidate"]["id"] for e in of(events, "ask") if e["purpose"] == "confirm"}
+    assert search.known_functions()["f" * 16] == guest.candidate.id
+    assert "Guests" not in summarize(start(settings)[0]).markdown()
+
+
 def test_the_guests_land_on_islands_in_turns_and_bring_no_migration(tmp_path: Path) -> None:
     settings = make_settings(trials=1, islands=3, migrate_every=1, migrants=2)
     for number in range(6):
@@ -356,6 +380,52 @@ def test_the_source_of_a_guest_is_read_and_never_run(tmp_path: Path) -> None:
             except Exception as error:
                 assert type(error).__name__ == "NotApplicable"
     assert not marker.exists()
+
+
+# What is told of it
+
+
+def test_a_lineage_begins_with_a_guest(tmp_path: Path) -> None:
+    _, (_, events) = team(tmp_path)
+    trials, guests = trials_of(events), guests_of(events)
+    child = next(t for t in trials if set(t.candidate.parents[:1]) & ids(guests) and isinstance(t.outcome, Fitness))
+    first = lineage(child.candidate, [*trials, *guests])[-1]
+    assert first.trial == child.id and first.parent.id == child.candidate.parents[0]
+    assert lineage(child.candidate, trials) == [] or lineage(child.candidate, trials)[0].parent.id != first.parent.id
+
+
+def test_mlflow_and_the_live_view_know_the_parent_from_elsewhere(tmp_path: Path) -> None:
+    _, (_, events) = team(tmp_path)
+    projection, progress, tags, metrics = Projection(), Progress(24), {}, {}
+    lines = []
+    for event in events:
+        lines.append(progress.take(event))
+        for write in projection.writes({**event, "time": 1.0}):
+            tags.setdefault(getattr(write, "trial", None), {}).update(getattr(write, "tags", {}))
+            metrics.update({name: value for name, value, *_ in getattr(write, "metrics", ())})
+    guests = {event["candidate"]["id"]: event["id"] for event in of(events, "guest")}
+    told = [one for one in tags.values() if one.get("parent.trial") in guests.values()]
+    assert told and metrics["guests"] == len(guests) and not set(guests.values()) & tags.keys()
+    assert progress.guests == len(guests) and any(line and "guest" in line for line in lines)
+
+
+def test_the_report_shows_a_guest_where_its_descendants_begin(tmp_path: Path) -> None:
+    _, (search, events) = team(tmp_path / "shared")
+    begun = {"config": asdict(search.settings), "corpus": {"name": "stdlib", "sha256": "ab" * 32}, **events[0]}
+    timed = [{**event, "time": 2.0 * place} for place, event in enumerate([begun, *events[1:]])]
+    account = account_of("second", timed, tmp_path)
+    nodes, edges = layout(account)
+    guests = {node["trial"]: node for node in nodes if node["operator"] == "guest"}
+    parents = {parent for trial in account.trials for parent in trial.candidate.parents[:1]}
+    assert guests and guests.keys() <= search.guests.keys()
+    assert {search.guests[name].candidate.id for name in guests} <= parents
+    begun_at = {(edge["depth"], edge["row"]) for edge in edges}
+    assert all(node["depth"] == 0 and (0, node["row"]) in begun_at for node in guests.values())
+    assert account.best and account.best.id in search.trials
+    told = stories(account)
+    assert all(["outcome", "trained by another search"] in told[name]["facts"] for name in guests)
+    assert f"{len(search.guests)} guests, trained by other searches" in " ".join(answers(account)[0].because)
+    figure(account)
 
 
 # The folder
