@@ -41,7 +41,8 @@ class Kept:
 def lineage(winner: Candidate, trials: Sequence[Trial]) -> list[Change]:
     """Every change between the baselines and the winner, the latest first; both lines of a crossover.
 
-    Ancestors that the search did not try have no step to them.
+    Ancestors that the search did not try have no step to them; guests among `trials` are where a line begins, as
+    baselines are: how they came about is another search's to say.
     """
     known: dict[str, Trial] = {}
     for tried in trials:
@@ -51,7 +52,7 @@ def lineage(winner: Candidate, trials: Sequence[Trial]) -> list[Change]:
     while left:
         name = left.pop(0)
         trial = known.get(name)
-        if trial is None or name in changes or trial.purpose == "baseline":
+        if trial is None or name in changes or trial.purpose in ("baseline", "guest"):
             continue
         parents = [known[parent].candidate for parent in trial.candidate.parents if parent in known]
         if parents:

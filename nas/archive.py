@@ -47,12 +47,13 @@ class Archive:
     def add(self, trial: Trial) -> None:
         """Keeps a trained trial; others have nothing to keep, and what is held must be nobody's parent.
 
-        Repeats of a candidate tell the noise.
+        Repeats of a candidate tell the noise; a guest's curve, which was measured elsewhere, is no repeat.
         """
         if not isinstance(trial.outcome, Fitness):
             return
-        self._repeats.setdefault(trial.candidate.id, []).append(curve_of(trial))
-        if trial.purpose in ("baseline", "search"):
+        if trial.purpose != "guest":
+            self._repeats.setdefault(trial.candidate.id, []).append(curve_of(trial))
+        if trial.purpose != "confirm":
             if old := self._trials.get(trial.candidate.id):
                 self._ranked.remove(old)
             self._trials[trial.candidate.id] = trial

@@ -25,6 +25,7 @@ _LLM_ON_RESUME = ("base_url", "key_env", "prices", "timeout_seconds", "retries",
 _LLM_CAPS = ("calls_per_minute", "max_dollars", "max_tokens_total", "max_calls", "ahead", "patience_seconds")
 _CHANGEABLE_ON_RESUME = (
     *("search.trials", "search.confirm_seeds", "budget", "sandbox", "execution", "tracking", "notes_dir"),
+    "search.shared",
     *(f"llm.{name}" for name in (*_LLM_ON_RESUME, *_LLM_CAPS)),
 )
 _CHANGEABLE_IN_REPLAY = (
@@ -35,6 +36,7 @@ _BEFORE = {  # what a journal means that was written before there was such a set
     "search.noise_baselines": 1,
     "search.explore": 0.0,
     "search.draws": 1,
+    "search.shared": None,
     "meta.contexts": False,
     "search_space.approved": False,
     "train.accumulate": 1,

@@ -2,9 +2,9 @@
 
 Archive, meta-learner, MLflow and reports are rebuilt from it. Events: `search` (settings, corpus, versions, machine),
 `ask` (a trial was handed out), `noise` (how far seeds differ, measured or known), `rung` (a measurement on the way),
-`lost` (a trial's worker was, and it goes on with another), `trial` (a trial ended), `notice` (of a collapse, or of a
-rung that does not carry over), `review` (a person's word on a held trial), `verified` and `ablation` (of `nas verify`),
-`resume`, `end`.
+`lost` (a trial's worker was, and it goes on with another), `trial` (a trial ended), `guest` (another search's trial,
+taken in), `notice` (of a collapse, or of a rung that does not carry over), `review` (a person's word on a held trial),
+`verified` and `ablation` (of `nas verify`), `resume`, `end`.
 """
 
 import fcntl

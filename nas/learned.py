@@ -63,6 +63,8 @@ class Retold:
                 trial = self._trials.get(event["trial"])
                 if trial and isinstance(trial.outcome, Held):
                     yield from self._take(replace(trial, outcome=trial.outcome.fitness))
+            elif event["event"] == "guest":
+                self._keep(trial_from_json(event))
             elif event["event"] == "trial":
                 yield from self._take(trial_from_json(event))
 
@@ -70,14 +72,17 @@ class Retold:
         self._trials[trial.id] = trial
         ask = self._asks.get(trial.id)
         earned = self.credit.take(trial)
-        self._archive.add(trial)
+        self._keep(trial)
         self._audit.take(trial)
-        if trial.purpose in ("baseline", "search") and isinstance(trial.outcome, Fitness):
-            parts = self._space.describe(trial.candidate.source)
-            self._predictor.learn(Measured(parts, trial.outcome.step, trial.outcome.bits_per_byte))
         if ask and ask["weights"] and earned is not None:
             candidate = candidate_from_json(ask["candidate"])
             yield Decision(ask["weights"], candidate.operator, earned, self._contexts(ask["weights"], candidate))
+
+    def _keep(self, trial: Trial) -> None:
+        self._archive.add(trial)
+        if trial.purpose != "confirm" and isinstance(trial.outcome, Fitness):
+            parts = self._space.describe(trial.candidate.source)
+            self._predictor.learn(Measured(parts, trial.outcome.step, trial.outcome.bits_per_byte))
 
     def _contexts(self, weights: Mapping[str, Any], candidate: Candidate) -> Mapping[str, Sequence[str]]:
         first = self._archive.trial_of(candidate.parents[0]) if candidate.parents else None

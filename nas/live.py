@@ -41,6 +41,7 @@ class Progress:
         self.rungs: dict[str, Event] = {}
         self.weights: dict[str, float] = {}
         self.credit: dict[str, dict[str, float]] = {}
+        self.guests = 0  # that other searches have trained
         self.waiting: dict[str, Event] = {}  # held trials that no person has decided on
         self.recent: list[str] = []
         self.llm = Tally()
@@ -57,6 +58,9 @@ class Progress:
             self.rungs[event["trial"]] = event
         elif kind == "trial":
             return self._take_trial(event)
+        elif kind == "guest":
+            self.guests += 1
+            return self._kept(f"{printable(event['id'])}  {title(event):40.40}  {describe(event)}")
         elif kind == "notice":
             return self._kept(f"{printable(event['tripwire'])}: {printable(event['reason'])}")
         elif kind == "lost":
@@ -215,11 +219,13 @@ class LiveView:
         bests = [
             f"best {purpose}: {describe(event)} ({title(event)})" for purpose, event in sorted(progress.best.items())
         ]
+        guests = [Text(f"guests of other searches: {progress.guests}")] if progress.guests else []
         llm = [Text(f"llm: {progress.llm.words()}")] if progress.llm else []
         waiting = [Text(f"held: {', '.join(progress.waiting)}: {progress.review}")] if progress.waiting else []
         return Group(
             Text(head, style="bold"),
             Text(f"outcomes: {outcomes}"),
+            *guests,
             *llm,
             *waiting,
             *(Text(line) for line in bests),

@@ -82,7 +82,10 @@ class Population:
     # what is told
 
     def land(self, trial: Trial, family: str, island: int | None) -> None:
-        """A trained trial comes to the island on which its parents were chosen; a baseline to all of them."""
+        """A trained trial comes to the island on which its parents were chosen; a baseline to all of them.
+
+        A guest comes as a migrant does, and brings no migration nearer.
+        """
         candidate = trial.candidate.id
         if not isinstance(trial.outcome, Fitness) or candidate in self._outside or candidate in self._home:
             return
@@ -90,7 +93,7 @@ class Population:
         for number, one in enumerate(self.islands):
             if island in (None, number):
                 one.put(trial, self._kinds[candidate])
-        self._landed += island is not None
+        self._landed += island is not None and trial.purpose != "guest"
         if len(self.islands) > 1 and self._landed >= self._settings.migrate_every:
             self._landed = 0
             self._migrate()

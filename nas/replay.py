@@ -15,6 +15,7 @@ from nas.journal import Event
 
 RECORD_ENDS = "the record ends here"  # a search's reason to end
 _ENGINE = ("ask", "rung", "trial", "noise")  # what happens again by itself; the rest is followed
+_GIVEN = ("draw", "notice", "guest")  # told again when its turn has come, whoever told it first
 _APART = ("search", "resume", "end", "review", "verified", "ablation", "lost")
 _CLOCKS = ("time", "seconds", "tokens_per_second", "peak_bytes")  # and whatever ends in _seconds
 _WHERE = ("name", "machine", "sources")  # of a search's first event: a replay may be elsewhere, and later
@@ -60,13 +61,13 @@ class Script:
         if event["event"] == "trial":  # a scheduler may have stopped it earlier
             for position, other in enumerate(self._events):
                 self._seen[position] |= other["event"] == "rung" and other["trial"] == event["id"]
-        if event["event"] not in (*_ENGINE, "draw", "notice") and event.get("cause") != "patience":
+        if event["event"] not in (*_ENGINE, *_GIVEN) and event.get("cause") != "patience":
             self._told[_work(event)] += 1
 
     def next_event(self) -> Event | None:
-        """What the background tells next; None if a trial, or a worker, has to come first. A draw is only announced."""
+        """What is told next; None if a trial, or a worker, has to come first. A draw is only announced."""
         while (event := self._next()) and event["event"] not in _ENGINE:
-            if event["event"] in ("draw", "notice") or event.get("cause") == "patience":
+            if event["event"] in _GIVEN or event.get("cause") == "patience":
                 return {name: value for name, value in event.items() if name != "time"}
             if kept := self._kept[_work(event)]:
                 return kept.popleft()

@@ -7,6 +7,8 @@ before anyone else hears of it; a search is resumed by replaying its journal thr
 What is too good is told as a score and kept as `Held` (see `nas.tripwires`): it is recorded, and spent its budget, but
 nothing is learned from it until the journal has a person's word (`nas review`), which counts from the next resume on.
 
+What other searches have trained may come in as guests (`nas.guests`): before something is handed out, as events.
+
 A proposer that takes its time works ahead (`nas.background`): its proposals are drawn when a trial ends, not when a
 worker is free, and are handed out as they come. Where nothing comes of one, or in time, the grammar takes its place.
 """
@@ -18,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import islice
 
 from nas import tripwires
 from nas.ahead import Pace, Stage, Threads
@@ -56,6 +59,7 @@ from nas.types import (
 )
 
 _COPIES_IN_A_ROW = 200  # after so many, with nothing trained between them, the proposer is taken to have nothing new
+_GUESTS = 32  # that are looked at before a trial is handed out: each is an event, and workers wait
 _DRAWS = 3  # of parents, in which an operator finds nothing to change before it is left out of a proposal
 
 
@@ -94,6 +98,7 @@ class Search:
       script: the record of an earlier search, for its proposals to be made at the same points again.
       noise: as an earlier search has measured it, which then need not be done again.
       prior: what an earlier search has learned.
+      next_guest: the event of a candidate that another search has trained, or a notice; None if there is none for now.
     """
 
     def __init__(
@@ -108,12 +113,14 @@ class Search:
         script: Script | None = None,
         noise: Noise | None = None,
         prior: Posterior | None = None,
+        next_guest: Callable[[], Event | None] = lambda: None,
     ):
         self.settings = settings
         outside = {candidate.id for candidate in space.outside_references().values()}
         self.archive = Archive(outside)
         self.population = Population(settings.search, outside)
         self.trials: dict[str, Trial] = {}
+        self.guests: dict[str, Trial] = {}  # that other searches have trained: parents, and no results of this one
         self.in_flight: dict[str, Assignment] = {}
         self.end_reason: str | None = None
         self.device_seconds = 0.0
@@ -123,6 +130,7 @@ class Search:
         self._journal = record
         self._clock = clock
         self._script = script
+        self._next_guest = next_guest
         self._comparisons = Comparisons(settings, space, self.trials)
         self._scores = Scores(settings, self._comparisons.baselines)
         self.audit = Audit(rung_steps(settings), settings.search.fidelity_bound, settings.search.fidelity_trials)
@@ -183,6 +191,8 @@ class Search:
                 self.population.restart(family)
         elif event["event"] == "noise":
             self._settle(event)
+        elif event["event"] == "guest":
+            self._welcome(trial_from_json(event))
         if self._scores.heed(event):
             self._rescore()
         if self._script:
@@ -201,6 +211,9 @@ class Search:
           UserError: if the search can't go on.
         """
         misses: list[str] = []  # operators that found nothing to change, since the last proposal
+        with self._lock:
+            self._advance()
+            self._let_in()
         while True:
             with self._lock:
                 self._advance()
@@ -350,13 +363,17 @@ class Search:
     def _advance(self) -> None:
         """Settles the noise, and has as many proposals made as there should be; in a replay, those of the record."""
         self._note_noise()
-        if self._background is None or self._closed or self.end_reason is not None:
+        if self._closed or self.end_reason is not None:
             return
-        self._background.go_live()
+        if self._background:
+            self._background.go_live()
         if self._script:
             while event := self._script.next_event():
                 self._record(self._draw_ahead() if event["event"] == "draw" else event)
-            return
+        elif self._background:
+            self._work_ahead()
+
+    def _work_ahead(self) -> None:
         self._say_if_away()
         while self._wants_more():
             self._record(self._draw_ahead())
@@ -469,6 +486,40 @@ class Search:
         if not self._proposing and all(a.purpose == "confirm" for a in self.in_flight.values()):
             due += self._comparisons.last([self.best("search"), self.best("baseline")])
         return [each for each in due if (each[0].id, each[1]) not in self._compared]
+
+    # guests
+
+    def _let_in(self) -> None:
+        """Takes in what other searches have trained, from when the baselines say what is too good to be true here.
+
+        Only here, once for each new trial that is asked for: so the journal alone says which choices knew a guest.
+        """
+        choosing = self.end_reason is None and self._proposing and not self._unfinished and not self._due_comparisons()
+        if choosing and all(assignment.purpose != "baseline" for assignment in self.in_flight.values()):
+            for event in islice(iter(self._next_guest, None), _GUESTS):
+                if event["event"] == "notice" or self._is_welcome(trial_from_json(event)):
+                    self._record(event)
+
+    def _is_welcome(self, guest: Trial) -> bool:
+        """Whether it is new here, and would not be held had it been trained here."""
+        proposed = replace(guest, purpose="search")
+        settings, baselines = self.settings.tripwire, self._baselines
+        held = tripwires.held(proposed, self._compressed_bits_per_byte, baselines, settings, self._accepted)
+        return held is None and guest.candidate.id not in self._seen
+
+    def _welcome(self, guest: Trial) -> None:
+        """It may be a parent from now on, and is nothing new. Whatever counts what this search did hears nothing."""
+        self._scores.take(guest)
+        guest = self._scores.scored(guest)
+        self.guests[guest.id] = guest
+        self._seen.setdefault(guest.candidate.id, guest.id)
+        self._chooser.note(guest.candidate)
+        if isinstance(guest.outcome, Fitness):
+            self.archive.add(guest)
+            island = self.population.island_of(len(self.guests))
+            self.population.land(guest, self._space.family(guest.candidate.source), island)
+            self._chooser.learn(guest)
+            self._copies = 0  # there is more to make children of
 
     # noise
 
@@ -715,7 +766,9 @@ class Search:
 
     def known_functions(self) -> Mapping[str, str]:
         """Fingerprint -> id of the candidate that computes it."""
-        return {trial.certificate.fingerprint: trial.candidate.id for trial in self._told() if trial.certificate}
+        with self._lock:
+            known = [*self.guests.values(), *self.trials.values()]
+        return {trial.certificate.fingerprint: trial.candidate.id for trial in known if trial.certificate}
 
     def reference_flops_per_token(self) -> float | None:
         """Forward FLOPs per token of the reference's mixer; the dearest baseline's in a search without the reference.

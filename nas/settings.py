@@ -663,6 +663,8 @@ class SearchSettings:
       noise_baselines: how many are repeated, the reference first.
       fidelity_bound: a rung whose rank correlation with the last one is under it, interval and all, is weighted down,
       fidelity_trials: over so many trials that reached both.
+      shared: a folder; searches of the same configuration that share one take in what the others have trained, as
+        parents (see `nas.guests`). null for none.
     """
 
     trials: int = 20
@@ -677,6 +679,7 @@ class SearchSettings:
     noise_baselines: int = 4
     fidelity_bound: float = 0.3
     fidelity_trials: int = 8
+    shared: str | None = None
 
     def __post_init__(self) -> None:
         _require(self.trials >= 0, f"search.trials={self.trials} must not be negative")

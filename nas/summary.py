@@ -80,6 +80,7 @@ class Summary:
       more_trials: how many to go on with; None if the proposer has no more.
       waiting: ids of held trials that no person has decided on; none of them is in anything else here.
       llm: what the language models did, in lines of plain text; none where there was no model.
+      guests: what other searches have found and this one took in, in a line; none of it is in anything else here.
     """
 
     rows: Sequence[Row]
@@ -96,6 +97,7 @@ class Summary:
     front: Front | None = None
     on_front: Sequence[str] = ()
     scored: bool = False
+    guests: Sequence[str] = ()
 
     def verdict(self) -> str:
         """The result in one sentence."""
@@ -130,7 +132,7 @@ class Summary:
                 _line([as_text(row.name), _scores(row.scores), *[_scores(row.held_out)][:held_out], row.seeds])
             )
         waiting = [f"Held until a person has decided: {', '.join(self.waiting)}."] if self.waiting else []
-        told = [as_text(line) for line in (self.seeds, *self.fidelity, *self._front(), *self.llm) if line]
+        told = [as_text(line) for line in (self.seeds, *self.fidelity, *self._front(), *self.guests, *self.llm) if line]
         return "\n".join([self.verdict(), "", *lines, "", f"Candidates: {as_text(self._tally())}.", *waiting, *told])
 
     def show(self, console: Console, folder: Path, reason: str) -> None:
@@ -166,6 +168,7 @@ class Summary:
             f"Candidates: {self._tally()}. {self.seeds}".rstrip(),
             *self.fidelity,
             *self._front(),
+            *self.guests,
             *self.llm,
             self.verdict(),
             f"Ended: {_reason(printable(reason))}",
@@ -236,6 +239,7 @@ def summarize(search: Search, top: int = 5, llm: Tally | None = None) -> Summary
         fidelity=_fidelity(search),
         front=front,
         on_front=[_name(search.trials[trial]) for trial in front.trials] if front else [],
+        guests=_guests(search),
     )
 
 
@@ -253,6 +257,7 @@ def front_of(search: Search) -> Front | None:
             )
             for trial in search.archive.ranked()
             if isinstance(trial.outcome, Fitness) and trial.outcome.step >= trial.budget.steps
+            if trial.purpose != "guest"
         ]
     )
 
@@ -281,6 +286,17 @@ def _fidelity(search: Search) -> list[str]:
             "Only what survives a rung reaches the last: that narrows the range, and understates the correlation."
         )
     return lines
+
+
+def _guests(search: Search) -> list[str]:
+    """How many there were and who was best: what they were worth was measured elsewhere, and is no result of this."""
+    best = search.best("guest")
+    if best is None:
+        return []
+    assert isinstance(best.outcome, Fitness)
+    found = f"the best, {printable(best.id)}, has {best.outcome.bits_per_byte:.4f} bits per byte there"
+    count = len(search.guests)
+    return [f"Guests: {count} trained by other searches, for parents alone, so none is in the table; {found}."]
 
 
 def _name(trial: Trial) -> str:

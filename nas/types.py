@@ -262,7 +262,7 @@ class Trial:
 
     Attributes:
       id: unique within a search.
-      purpose: "baseline" | "search" | "confirm".
+      purpose: "baseline" | "search" | "confirm"; "guest" of one that another search has trained (`nas.guests`).
       stopped: whether the scheduler stopped it before its budget was spent.
     """
 

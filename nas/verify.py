@@ -74,6 +74,11 @@ def trials_of(events: Iterable[Event]) -> list[Trial]:
     return list(trials.values())
 
 
+def guests_of(events: Iterable[Event]) -> list[Trial]:
+    """Other searches' trials that a journal's search took in: they may stand in a lineage, and are no result of it."""
+    return [trial_from_json(event) for event in events if event["event"] == "guest"]
+
+
 def trained(trials: Iterable[Trial], purpose: str) -> list[Trial]:
     """Those that were trained to the end, best first, one for each candidate."""
     whole = [

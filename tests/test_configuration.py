@@ -39,6 +39,7 @@ NEEDED = {
 }
 CHANGEABLE = (
     *("search.trials", "search.confirm_seeds", "budget", "sandbox", "execution", "tracking", "notes_dir"),
+    "search.shared",
     *("llm.base_url", "llm.key_env", "llm.prices", "llm.timeout_seconds", "llm.retries", "llm.backoff_seconds"),
     *("llm.concurrency", "llm.calls_per_minute", "llm.max_dollars", "llm.max_tokens_total", "llm.max_calls"),
     *("llm.ahead", "llm.patience_seconds"),
@@ -156,7 +157,7 @@ def test_an_unknown_neighbour_of_every_key_is_refused(key: str) -> None:
 
 TEXTS = {"name", "resume", "path", "proposer.path", "corpus.path", "llm.base_url", "llm.prompts"}
 TEXTS |= {"execution.address", "tracking.uri", "corpus.dataset", "corpus.config"}
-TEXTS |= {"verify.path", "verify.copy_to", "meta.prior", "simulate.table", "simulate.transfer"}
+TEXTS |= {"verify.path", "verify.copy_to", "meta.prior", "search.shared", "simulate.table", "simulate.transfer"}
 TEXTS |= {
     f"cluster.{key}" for key in ("python", "image", "namespace", "context", "claim", "secret", "partition", "account")
 }

@@ -69,9 +69,9 @@ def candidates(folder):
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory, environment, text):
-    """(folder of the results, output) of a sweep over two seeds: two whole searches."""
+    """(folder of the results, output) of a sweep over two seeds: two whole searches, which share what they find."""
     results = tmp_path_factory.mktemp("results")
-    sweep = ["-m", "seed=1,2", "name=whole-${seed}", f"results_dir={results}"]
+    sweep = ["-m", "seed=1,2", "name=whole-${seed}", f"results_dir={results}", f"search.shared={results}/shared"]
     run = nas("search", *TINY, *text, *sweep, environment=environment, timeout=500)
     assert run.returncode == 0, run.stdout + run.stderr
     return results, run.stdout
@@ -124,6 +124,29 @@ def test_what_the_bench_compares_with_trains_the_same(finished, tmp_path):
 def test_another_seed_has_other_candidates(swept):
     results, _ = swept
     assert candidates(results / "whole-1") != candidates(results / "whole-2")
+
+
+def test_what_one_search_has_trained_is_a_parent_in_the_next(swept):
+    results, _ = swept
+    first, second = results / "whole-1", results / "whole-2"
+    whole = {event["candidate"]["id"]: name for name, event in trials(first).items() if _is_whole(event)}
+    guests = {event["candidate"]["id"]: event["id"] for event in events(second) if event["event"] == "guest"}
+    assert whole and guests.keys() == whole.keys() - {trials(second)[f"t{0:04d}"]["candidate"]["id"]}
+    assert all(guests[name].endswith(f".{whole[name]}") for name in guests)
+    children = [event for event in trials(second).values() if guests.keys() & set(event["candidate"]["parents"])]
+    assert children
+    assert not any(event["event"] == "guest" for event in events(first))
+    assert f"Guests: {len(guests)} trained by other searches" in events(second)[-1]["summary"]
+    assert trials(second).keys().isdisjoint(guests.values())
+    assert all(name not in whole or event["outcome"].get("check") == "novelty" for name, event in _proposed(second))
+
+
+def _is_whole(event):
+    return event["purpose"] == "search" and event["outcome"]["kind"] == "fitness" and event["outcome"]["step"] == 12
+
+
+def _proposed(folder):
+    return [(e["candidate"]["id"], e) for e in trials(folder).values() if e["purpose"] == "search"]
 
 
 def test_killed_at_random_moments_it_finishes_as_if_it_had_not_been(finished, tmp_path, environment, text):

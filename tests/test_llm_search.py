@@ -25,11 +25,12 @@ from endpoint import (
     status,
     text,
 )
-from fakes import Barren, FakeSpace, Worker, make_settings, outcome_of
+from fakes import Barren, FakeSpace, Worker, fitness, make_settings, outcome_of, source_of
 from team import Team, role_of
 
 from nas.journal import Event, JournalError
 from nas.knowledge import Knowledge, Note
+from nas.llm.answers import Unusable
 from nas.llm.client import Client
 from nas.llm.recorded import Recorded
 from nas.llm.spending import Spending
@@ -39,7 +40,7 @@ from nas.replay import Script, difference
 from nas.search import Assignment, Search
 from nas.settings import BudgetSettings, LlmSettings, ModelPrice, ProposerSettings, Settings
 from nas.tally import Tally
-from nas.types import Crashed, Outcome, Rejected
+from nas.types import Budget, Candidate, Cost, Crashed, Outcome, Rejected, Rung, Trial, trial_to_json
 
 KEY = "sk-secret-0123456789"
 NOTES = Knowledge([Note("a", "On decay", ("decay",), claim="Decay helps."), Note("b", "On norm", ("norm",))])
@@ -76,7 +77,13 @@ def llm_settings(base_url: str, trials: int = 8, **llm: Any) -> Settings:
 class Running:
     """A search by an LLM and the journal that it writes."""
 
-    def __init__(self, settings: Settings, earlier: Sequence[Event] = (), record: Sequence[Event] | None = None):
+    def __init__(
+        self,
+        settings: Settings,
+        earlier: Sequence[Event] = (),
+        record: Sequence[Event] | None = None,
+        guests: Sequence[Event] = (),
+    ):
         self.events: list[Event] = [*earlier]
         self.prompts: dict[str, Event] = {}
         note = lambda event: self.search.note(event)  # noqa: E731
@@ -92,7 +99,10 @@ class Running:
         space = FakeSpace()
         self.proposer = LlmProposer(settings, space, completions, NOTES, Templates(), note)
         script = Script(record) if record is not None else None
-        self.search = Search(settings, space, self._record, ahead=self.proposer, script=script)
+        come = iter(guests)
+        self.search = Search(
+            settings, space, self._record, ahead=self.proposer, script=script, next_guest=lambda: next(come, None)
+        )
         self.search.replay(earlier)
         self.search.note({"event": "resume"} if earlier else {"event": "search", "config": {}})
 
@@ -201,6 +211,24 @@ def test_a_recorded_search_is_replayed_to_the_same_journal(workers: int) -> None
     asked = lambda events: [e["candidate"]["id"] for e in events if e["event"] == "ask"]  # noqa: E731
     assert asked(again.events) == asked(record)
     assert paid_for(again.events) == paid_for(record), "the prompts are the same too"
+
+
+def test_a_guest_is_a_parent_that_nobody_may_copy_and_a_replay_has_it_in_its_place() -> None:
+    candidate = Candidate(source_of((2, 2, 2, 2)), "decay", motivation="it comes from elsewhere")
+    rungs = (Rung(10, 1.9), Rung(40, 1.5))
+    guest = Trial("other.t0001", candidate, "guest", Budget(40), fitness(1.5), Cost(), rungs)
+    told = {"event": "guest", **trial_to_json(guest)}
+    with Endpoint(Team(write)) as endpoint:
+        running = Running(llm_settings(endpoint.base_url, 8), guests=[told]).run()
+    assert [event["id"] for event in running.of("guest")] == ["other.t0001"]
+    assert any(candidate.id in event["candidate"]["parents"] for event in running.proposed())
+    assert any(
+        candidate.source.strip() in json.dumps(prompt).replace("\\n", "\n") for prompt in running.prompts.values()
+    )
+    with pytest.raises(Unusable, match=f"it is {candidate.id}, which was tried"):
+        running.proposer._refuse_copies(candidate.source, running.proposer._tried, set())
+    again = Running(running.search.settings, record=running.events).run()
+    assert difference(running.events, again.events) is None
 
 
 class Flawed(Team):

@@ -12,7 +12,7 @@ from nas.settings import Settings
 DRIVER = {"TUNE_MAX_PENDING_TRIALS_PG": "1000"}  # trials that may wait for room; by Tune's default one, then the next
 NAME_LENGTH = 47  # KubeRay takes no more: names of pods are made of it
 _PATHS = ("results_dir", "resume", "path", "notes_dir")  # settings that are paths, beside those of groups:
-_PATHS_OF = {"proposer": "path", "corpus": "path", "llm": "prompts", "meta": "prior"}
+_PATHS_OF = {"proposer": "path", "corpus": "path", "llm": "prompts", "meta": "prior", "search": "shared"}
 _PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")  # of a URL with both user and password
 _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")  # what the names of such environment variables end in
 _LEAST_SECRET = 8  # characters: shorter values are words that may stand anywhere

@@ -235,10 +235,10 @@ def _versions(record: TrialRecord, requirements: Sequence[str]) -> Iterator[str]
 
 
 def _trials(events: Sequence[Event]) -> list[Trial]:
-    """Those that can be read; a damaged line costs the card that line."""
+    """Those that can be read, guests among them; a damaged line costs the card that line."""
     found = []
     for event in events:
-        if event["event"] == "trial":
+        if event["event"] in ("trial", "guest"):
             try:
                 found.append(trial_from_json(event))
             except (KeyError, TypeError, ValueError, AttributeError):

@@ -27,19 +27,28 @@ _LIBRARIES = ("jaxlib", "einops")  # beside those that every kept result depends
 def noise_file(settings: Settings, space: SearchSpace, corpus: Corpus) -> Path:
     """Where the noise of these settings is kept: a name made of all that it depends on.
 
-    That is the model, the training and its seed, the task, the corpus, the rungs, what is repeated and how often, the
-    sources of engine and space, the libraries, and the kind of machine.
+    That is whatever a score depends on, and what is repeated and how often.
     """
     depends_on = {
+        **terms(settings, corpus),
+        "repeats": [settings.search.noise_seeds, settings.search.noise_baselines],
+        "baselines": [candidate.id for candidate in baselines_of(settings, space)],
+    }
+    return kept_in(settings, "noise", depends_on)
+
+
+def terms(settings: Settings, corpus: Corpus) -> dict[str, Any]:
+    """What a candidate's score depends on, beside the sources and libraries that every kept result depends on.
+
+    That is the model, the training and its seed, the task, the corpus, the rungs, and the kind of machine.
+    """
+    return {
         **{part: asdict(getattr(settings, part)) for part in ("model", "train", "task")},
         "corpus": corpus.sha256,
         "rungs": rung_steps(settings),
-        "repeats": [settings.search.noise_seeds, settings.search.noise_baselines],
-        "baselines": [candidate.id for candidate in baselines_of(settings, space)],
         "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
         "machine": machine_kind(settings),
     }
-    return kept_in(settings, "noise", depends_on)
 
 
 def machine_kind(settings: Settings) -> dict[str, Any]:

@@ -206,10 +206,15 @@ def chosen_baselines(settings: Settings, space: SearchSpace) -> list[Candidate]:
 
 def kept_in(settings: Settings, name: str, depends_on: Any) -> Path:
     """The file for results that depend on these values, the sources of engine and space, and the libraries."""
+    return Path(settings.results_dir) / ".cache" / f"{name}-{digest_of(settings, depends_on)}.jsonl"
+
+
+def digest_of(settings: Settings, depends_on: Any) -> str:
+    """Twelve hexadecimal digits that name these values, the sources of engine and space, and the libraries."""
     digest = hashlib.sha256(json.dumps([depends_on, _versions()], sort_keys=True).encode())
     for file in source_files(settings):
         digest.update(file.read_bytes())
-    return Path(settings.results_dir) / ".cache" / f"{name}-{digest.hexdigest()[:12]}.jsonl"
+    return digest.hexdigest()[:12]
 
 
 def source_files(settings: Settings) -> list[Path]:

@@ -24,6 +24,7 @@ from nas.commands.kept_noise import keep_noise, noise_file, read_noise
 from nas.commands.meta import first_prior
 from nas.commands.proposing import Record
 from nas.commands.report import refresh
+from nas.commands.sharing import guests_of
 from nas.commands.shown import as_shown, store_of
 from nas.commands.trial_spec import spec_of
 from nas.configuration import replayed, resumed
@@ -123,6 +124,10 @@ def _run(
         for event in events:
             tally.take(event)
             _store_trial(folder, event)
+        guests = None if replay else guests_of(settings, corpus, folder.name, events)  # a replay has its record's
+        if guests:
+            stack.callback(guests.close)
+            listeners.append(guests.take)
         if tracker := _tracker(settings, folder):
             stack.callback(tracker.close)
             listeners.append(lambda event: tracker.write(as_shown(folder, event)))
@@ -153,6 +158,7 @@ def _run(
             script=proposing.script_of(replay),
             noise=_known_noise(kept, settings, events, replay, console),
             prior=prior,
+            next_guest=guests.next if guests else lambda: None,
         )
         stack.callback(searched.close)
         searched.replay(events)
@@ -227,6 +233,7 @@ def _with_whole_paths(settings: Settings) -> Settings:
         ),
         proposer=replace(settings.proposer, path=whole(settings.proposer.path)),
         meta=replace(settings.meta, prior=whole(settings.meta.prior)),
+        search=replace(settings.search, shared=whole(settings.search.shared)),
     )
 
 

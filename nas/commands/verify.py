@@ -48,6 +48,7 @@ from nas.verify import (
     entrants,
     equal_flops,
     fresh_seeds,
+    guests_of,
     is_matched,
     record_holders,
     scores,
@@ -98,7 +99,8 @@ def verify(search: str, beside: Sequence[str], asked: Settings, overrides: Seque
     console, began = make_console(), time.monotonic()
     with warm_boxes(space, *at_a_time(settings), contained(settings, console)) as boxes:
         bench = Bench(settings, space, [first.sha256], boxes, console)
-        found = Verification(settings, space, bench, first, second, trials).run([folder.name for folder in folders])
+        verification = Verification(settings, space, bench, first, second, trials, guests_of(journal_events[0]))
+        found = verification.run([folder.name for folder in folders])
         minutes = (time.monotonic() - began) / 60
         report = {**origin(f"nas verify {search}", _as_given(beside, overrides), boxes, minutes), **found}
     report["corpora"] = [{"name": c.name, "sha256": c.sha256} for c in (first, second) if c]
@@ -193,6 +195,7 @@ class Verification:
     Args:
       second: the second corpus, if there is to be one.
       trials: of the search, and of those beside it.
+      guests: of the search: a lineage may begin with one.
     """
 
     def __init__(
@@ -203,10 +206,12 @@ class Verification:
         first: Corpus,
         second: Corpus | None,
         trials: Sequence[Sequence[Trial]],
+        guests: Sequence[Trial],
     ):
         self._settings = settings
         self._bench = bench
         self._trials = trials
+        self._guests = guests
         self._seeds = fresh_seeds([trial for those in trials for trial in those], settings)
         self._entrants = entrants(trials[0], settings, space.baselines()[space.reference])
         self._conditions = conditions(settings, first, second)
@@ -311,7 +316,7 @@ class Verification:
 
     def _ablations(self, winner: Entrant) -> list[dict[str, Any]]:
         """What the winner is worth without each change of its lineage."""
-        changes = lineage(winner.candidate, self._trials[0])[: self._settings.verify.ablations]
+        changes = lineage(winner.candidate, [*self._trials[0], *self._guests])[: self._settings.verify.ablations]
         taken_out: list[tuple[Change, Entrant | Kept]] = []
         for change in changes:
             merged = without(change, winner.candidate)

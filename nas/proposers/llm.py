@@ -103,6 +103,8 @@ class LlmProposer:
         elif kind == "ask":
             self._tried.setdefault(event["candidate"]["id"], event["candidate"]["source"])
             self._repairs[event["trial"]] = self._repairs_before(event.get("work"))
+        elif kind == "guest":
+            self._tried.setdefault(event["candidate"]["id"], event["candidate"]["source"])
         elif kind == "unusable":
             self._unusable.add((event["work"], event["call"]))
             self._counts["unusable answers"] += 1

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from nas.statistics import Interval, mean_interval
 from nas.tally import Tally
 from nas.terminal import printable
 from nas.types import Candidate, Crashed, Fitness, Held, Rejected, Trial
-from nas.verify import record_holders, trained, trials_of
+from nas.verify import guests_of, record_holders, trained, trials_of
 
 _NAMED = 5  # trials of one loss
 
@@ -67,6 +67,8 @@ class Attempt:
             return f"crashed: {printable(outcome.cause)}"
         if isinstance(outcome, Held):
             return f"held: {printable(outcome.tripwire)}"
+        if self.trial.purpose == "guest":
+            return "trained by another search"
         return "stopped early" if self.trial.stopped else "trained"
 
 
@@ -86,6 +88,7 @@ class Account:
       ablations: changes of the winner's lineage with their effect; from the same.
       decisions: of persons on its candidates, and on what it held, in words.
       decided: held trials that a person has decided on.
+      guests: what other searches have trained, and this one took in as parents.
     """
 
     name: str
@@ -105,6 +108,7 @@ class Account:
     verification: Mapping[str, Any] = field(default_factory=dict)
     decisions: Sequence[str] = ()
     decided: frozenset[str] = frozenset()
+    guests: Sequence[Attempt] = ()
 
     @cached_property
     def trials(self) -> list[Trial]:
@@ -131,8 +135,9 @@ class Account:
 
     @cached_property
     def path(self) -> list[Change]:
-        """From the baselines to the best, the first change first."""
-        return lineage(self.best.candidate, self.trials)[::-1] if self.best else []
+        """From the baselines, or a guest, to the best, the first change first."""
+        known = [*self.trials, *(guest.trial for guest in self.guests)]
+        return lineage(self.best.candidate, known)[::-1] if self.best else []
 
     @cached_property
     def operators(self) -> list[str]:
@@ -173,7 +178,8 @@ class Account:
 
     def step_of(self, change: Change) -> tuple[float, int] | None:
         """(bits per byte gained over the parent, the step at which both were measured), at the search's seed."""
-        known = {one.trial.candidate.id: one.trial for one in reversed(self.attempts) if one.trial.purpose != "confirm"}
+        tried = [one.trial for one in (*self.guests, *reversed(self.attempts)) if one.trial.purpose != "confirm"]
+        known = {trial.candidate.id: trial for trial in tried}
         curves = [curve_of(known[each.id]) for each in (change.parent, change.child) if each.id in known]
         shared = set.intersection(*map(set, curves)) if len(curves) == 2 else set()
         return (curves[0][max(shared)] - curves[1][max(shared)], max(shared)) if shared else None
@@ -247,6 +253,7 @@ def account_of(name: str, events: Sequence[Event], folder: Path, trail: Iterable
             versions=begun.get("versions", {}),
             machine=begun.get("machine") or {},
             attempts=_attempts(events, clock, tally),
+            guests=_guests(events, clock),
             unfinished=len({event["trial"] for event in asked} - {event["id"] for event in ended}),
             minutes=clock.minutes(events[-1]),
             noise=noise_from_json(noise[-1]) if noise else Noise(),
@@ -300,6 +307,16 @@ def _attempts(events: Sequence[Event], clock: _Clock, tally: Tally) -> list[Atte
             {printable(name): weight for name, weight in asks.get(trial.id, {}).get("weights", {}).items()},
         )
         for place, trial in enumerate(trials_of(events))
+    ]
+
+
+def _guests(events: Sequence[Event], clock: _Clock) -> list[Attempt]:
+    """Each in the place of the trial that had ended last."""
+    places = accumulate((event["event"] == "trial" for event in events), initial=-1)
+    told = [(place, event) for place, event in zip(places, events, strict=False) if event["event"] == "guest"]
+    return [
+        Attempt(trial, place, clock.minutes(event), clock.minutes(event), None, "", {})
+        for (place, event), trial in zip(told, guests_of(events), strict=True)
     ]
 
 

@@ -37,6 +37,10 @@ def _best(account: Account) -> Answer:
     because = [f"Candidate {best.candidate.id}: {_made_of(account)}. It was chosen by {_chosen_by(account)}."]
     if others := _others(account, best):
         because.append(others)
+    if account.guests:
+        because.append(
+            f"{len(account.guests)} guests, trained by other searches, could be parents here; none of them is ranked."
+        )
     if best.candidate.motivation:
         because.append(f"Its author's reason, not a finding: {printable(best.candidate.motivation)}")
     return Answer(question, f"{name_of(best.candidate)}, of trial {best.id}: {_score(account, best)}.", because)
@@ -46,7 +50,8 @@ def _made_of(account: Account) -> str:
     """From which baseline, by which changes."""
     if not account.path:
         return "made from nothing that this search knows"
-    names = {trial.candidate.id: name_of(trial.candidate) for trial in account.trials}
+    names = {one.trial.candidate.id: f"{one.name}, a guest," for one in account.guests}
+    names |= {trial.candidate.id: name_of(trial.candidate) for trial in account.trials}
     first = account.path[0].parent.id
     return f"{names.get(first, first)} changed by {', then '.join(printable(c.operator) for c in account.path)}"
 

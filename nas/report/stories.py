@@ -17,10 +17,11 @@ def stories(account: Account) -> dict[str, dict[str, Any]]:
     """Trial -> its story: texts and numbers, nothing that is markup."""
     candidates: dict[str, Candidate] = {}
     tried: dict[str, str] = {}
-    for trial in account.trials:
+    told = [*account.attempts, *account.guests]
+    for trial in (one.trial for one in told):
         candidates.setdefault(trial.candidate.id, trial.candidate)
         tried.setdefault(trial.candidate.id, trial.id)
-    return {one.trial.id: _story(one, candidates, tried) for one in account.attempts}
+    return {one.trial.id: _story(one, candidates, tried) for one in told}
 
 
 def _story(one: Attempt, candidates: Mapping[str, Candidate], tried: Mapping[str, str]) -> dict[str, Any]:

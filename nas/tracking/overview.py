@@ -76,6 +76,7 @@ class Overview:
         self._name = words.clean(begun.get("name"))
         self._rows: dict[str, _Row] = {}
         self._steps: set[int] = set()  # at which there was a measurement
+        self._guests = 0
         self._decided: set[str] = set()  # held trials
         self._end: Event | None = None
 
@@ -88,6 +89,8 @@ class Overview:
         elif kind == "trial" and (name := words.clean(event.get("id"))) and (outcome := words.outcome(event)):
             row = self._rows.setdefault(name, _Row(name))
             row.ended, row.outcome = _slim(event), outcome
+        elif kind == "guest":
+            self._guests += 1
         elif kind == "review" and trial in self._rows:
             self._review(event, self._rows[trial])
         elif kind == "verified" and trial in self._rows:
@@ -127,7 +130,8 @@ class Overview:
         counts = Counter(_kind(row) for row in ended if row.purpose == "search")
         told = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "none yet"
         reason = f"ended ({words.told(self._end.get('reason'), 300)})" if self._end else "running"
-        return f"{reason}; {len(ended)} trials have ended, of these candidates: {told}"
+        guests = f"; {self._guests} guests of other searches, for parents alone" if self._guests else ""
+        return f"{reason}; {len(ended)} trials have ended, of these candidates: {told}{guests}"
 
     def _waiting(self) -> list[str]:
         """What a person has to decide, and how."""

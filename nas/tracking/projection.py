@@ -29,6 +29,7 @@ class Projection:
             "rung": self._rung,
             "trial": self._trial,
             "noise": self._noise,
+            "guest": self._guest,
             "notice": self._notice,
             "lost": self._lost,
             "review": self._review,
@@ -68,6 +69,7 @@ class Projection:
         self._stateless = _stateless(words.mapping(event.get("config")))
         self._certificates: dict[str, Mapping[str, Any]] = {}  # of the candidates: a confirmation has none of its own
         self._first: dict[str, str] = {}  # candidate -> the trial that tried it first
+        self._guests = 0  # that other searches have trained
         self._sources: dict[str, str] = {}
         self._stories: dict[str, Story] = {}  # of the trials
         self._drawn: dict[str, Event] = {}  # work -> the event by which it was drawn
@@ -126,6 +128,16 @@ class Projection:
                 status="RUNNING",
             )
         ]
+
+    def _guest(self, event: Event) -> list[Write]:
+        """What another search has trained has its run there: here it is known as a parent, and counted."""
+        candidate = words.mapping(event.get("candidate"))
+        identity, source = words.clean(candidate.get("id")), candidate.get("source")
+        self._guests += 1
+        self._first.setdefault(identity, words.clean(event.get("id")))
+        if isinstance(source, str):
+            self._sources.setdefault(identity, source)
+        return []
 
     def _draw(self, event: Event) -> list[Write]:
         if work := words.clean(event.get("work")):
@@ -362,6 +374,7 @@ class Projection:
             "cost.device_seconds": spent["train_seconds"],
             "cost.dollars": self._tally.dollars,
             "best_bits_per_byte": self._best,
+            "guests": self._guests or None,
             **self._llm(),
             **self._measurement,
             **_fidelity(event),

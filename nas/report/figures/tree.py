@@ -11,16 +11,17 @@ from nas.report.figures.points import TIPS
 from nas.terminal import printable
 from nas.types import Fitness
 
+GUEST = "guest"
 _ROW, _LEAST, _MOST = 13, 240, 1_500  # pixels a leaf, and of the whole
 
 
 def figure(account: Account) -> Figure:
     title = "Evolution tree"
     caption = (
-        "From baselines on the left to their descendants, by first parents: shape is the operator that made it, colour "
-        "its bits per byte at one seed (no interval), and the heavy line leads to the best. Only what was trained is "
-        "shown, faint if it was stopped early; a mark's failed children are counted when you point at it. Click a mark "
-        "for its story, drag to move, shift and wheel to zoom."
+        "From baselines and guests (of other searches) on the left to their descendants, by first parents: shape is "
+        "the operator that made it, colour its bits per byte at one seed (no interval), and the heavy line leads to "
+        "the best. Only what was trained is shown, faint if it was stopped early; a mark's failed children are counted "
+        "when you point at it. Click a mark for its story, drag to move, shift and wheel to zoom."
     )
     nodes, edges = layout(account)
     if not edges:
@@ -43,7 +44,7 @@ def layout(account: Account) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
         {
             "trial": one.trial.id,
             "name": one.name,
-            "operator": printable(one.trial.candidate.operator),
+            "operator": GUEST if one.trial.purpose == GUEST else printable(one.trial.candidate.operator),
             "what": one.kind,
             "bits": short(_bits(one)),
             "whole": one.whole,
@@ -70,17 +71,19 @@ def layout(account: Account) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
 
 
 def _shown(account: Account) -> dict[str, Attempt]:
-    """Candidate id -> its attempt, of all that were trained at the search's own seed."""
+    """Candidate id -> its attempt, of all that were trained at the search's own seed, and of guests with children."""
     shown: dict[str, Attempt] = {}
     for one in account.attempts:
         if one.trial.purpose in ("baseline", "search") and isinstance(one.trial.outcome, Fitness):
             shown.setdefault(one.trial.candidate.id, one)
-    return shown
+    parents = {parent for one in shown.values() for parent in one.trial.candidate.parents[:1]}
+    guests = {one.trial.candidate.id: one for one in account.guests if one.trial.candidate.id in parents}
+    return {**guests, **shown}
 
 
 def _parent(one: Attempt, shown: Mapping[str, Attempt]) -> str | None:
     """The first parent that is shown and was there before: so there are no circles."""
-    if one.trial.purpose == "baseline":
+    if one.trial.purpose in ("baseline", GUEST):
         return None
     return next((p for p in one.trial.candidate.parents if p in shown and shown[p].place < one.place), None)
 
@@ -116,7 +119,8 @@ def _failed_children(account: Account) -> dict[str, int]:
 def _chart(account: Account, nodes: Sequence[Mapping[str, Any]]) -> Any:
     leaves = 1 + max(node["row"] for node in nodes)
     height = min(_MOST, max(_LEAST, _ROW * leaves))
-    operators = ["baseline", *(name for name in account.operators if name != "baseline")]
+    first = ["baseline", *([GUEST] if any(node["operator"] == GUEST for node in nodes) else [])]
+    operators = [*first, *(name for name in account.operators if name not in first)]
     shapes = [SHAPES[place % len(SHAPES)] for place in range(len(operators))]
     bits = sorted(node["bits"] for node in nodes if node["whole"]) or sorted(node["bits"] for node in nodes)
     worst = bits[int(0.9 * (len(bits) - 1))]  # the few that are far off would take all the colours
