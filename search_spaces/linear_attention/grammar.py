@@ -117,7 +117,7 @@ class Mixer:
         return [node for node in self.tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
 
     @cached_property
-    def reads(self) -> set[str]:
+    def reads(self) -> frozenset[str]:
         """Names that the class reads: from `self` anywhere, and plain ones in `__init__`."""
         return self_reads(self.cls) | name_reads(self.methods["__init__"])
 
@@ -486,7 +486,7 @@ def _edit(mixer: Mixer, first: ast.keyword, last: ast.keyword, text: str) -> Mix
     return mixer.replace(first.lineno, end, head + text + tail)
 
 
-def _drop_unread(mixer: Mixer, read_before: set[str]) -> Mixer:
+def _drop_unread(mixer: Mixer, read_before: frozenset[str]) -> Mixer:
     """Without the fields and helpers that were read before and no longer are."""
     while True:
         unread = read_before - mixer.reads
