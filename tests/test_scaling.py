@@ -103,7 +103,7 @@ class TestSimulated:
         shares = {}
         for ahead in (1, 24):
             llm = LlmSettings(
-                models=("simulated",), concurrency=ahead, ahead=ahead, patience_seconds=600, analyst=False
+                models=("simulated",), concurrency=ahead, ahead=ahead, analyst=False
             )
             chosen = settings(24, llm=llm, proposer=ProposerSettings("llm"))
             space = load_space(chosen.search_space.module)
