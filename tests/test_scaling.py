@@ -102,9 +102,7 @@ class TestSimulated:
         pytest.importorskip("rapidfuzz")
         shares = {}
         for ahead in (1, 24):
-            llm = LlmSettings(
-                models=("simulated",), concurrency=ahead, ahead=ahead, analyst=False
-            )
+            llm = LlmSettings(models=("simulated",), concurrency=ahead, ahead=ahead, analyst=False)
             chosen = settings(24, llm=llm, proposer=ProposerSettings("llm"))
             space = load_space(chosen.search_space.module)
             found = simulated(chosen, space, Fleet(10, 30.0), FREE, tmp_path / str(ahead))
