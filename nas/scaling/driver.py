@@ -164,7 +164,7 @@ class _Simulation:
         self._listeners = self._made_listeners()
         self._writer_free = 0.0
         self._waits = 0.0  # of the present call for the disk
-        self._projected = 0.0  # by the present call, of CPU for MLflow
+        self._projected = self._sent = 0.0  # CPU for MLflow, by the present call: measured, and added
         self._idle, self._started = fleet.workers, 0
         self._pending: set[str] = set()
         self._held = 0  # trials on workers
@@ -228,8 +228,7 @@ class _Simulation:
         self._found.writes += writes
         self._writer_free = max(self._writer_free, self._timeline.now) + writes * self._costs.write
         self._found.write_lag = max(self._found.write_lag, self._writer_free - self._timeline.now)
-        self._projected += writes * self._costs.write_cpu
-        self._timeline.now += writes * self._costs.write_cpu
+        self._sent += writes * self._costs.write_cpu
 
     # the driver
 
@@ -262,13 +261,15 @@ class _Simulation:
 
     def _timed(self, part: str, call: Callable[[], Value]) -> Value:
         """Makes the driver busy for as long as `call` takes."""
-        self._waits, self._projected, began = 0.0, 0.0, time.process_time()
+        self._waits = self._projected = self._sent = 0.0
+        began = time.process_time()
         result = call()
-        seconds = time.process_time() - began + self._waits
+        cpu = time.process_time() - began
+        seconds = cpu + self._waits + self._sent
         self._timeline.now += seconds
-        self._found.spent[part] += seconds - self._waits - self._projected
+        self._found.spent[part] += cpu - self._projected
         self._found.spent["disk"] += self._waits
-        self._found.spent["mlflow"] += self._projected
+        self._found.spent["mlflow"] += self._projected + self._sent
         self._found.calls[part] += 1
         if self._found.handled and part in ("ask", "result"):
             self._found.handled[-1] += seconds
