@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 DEVELOPED := .venv/.developed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help install llm text search test test-faults lint bench ui clean
+.PHONY: help install llm text search test test-faults lint bench scaling ui clean
 .DEFAULT_GOAL := help
 
 help:             ## this list
@@ -40,6 +40,10 @@ lint: $(DEVELOPED)     ## style, types, and the layers of the imports
 bench: $(INSTALLED)    ## what takes how long, the ops beside their recurrences; writes results/bench.json and ops.json
 	$(BIN)/python -m nas.bench
 	$(BIN)/python -m search_spaces.linear_attention.bench
+
+scaling: $(INSTALLED)  ## what a search costs on up to 1,024 workers, simulated; writes results/scaling.md
+	$(PIP) install --quiet --no-compile -c constraints.txt -e '.[llm]'
+	$(BIN)/python -m nas.scaling
 
 clean:                 ## removes .venv and caches; results stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info build

@@ -93,10 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[0] != "search" and {"-h", "--help"} & set(words):  # a search has Hydra's own help
         print(HELP)
         return 0
-    return _explained(lambda: commands[words[0]](words[1:]))
+    return explained(lambda: commands[words[0]](words[1:]))
 
 
-def _explained(command: Callable[[], int]) -> int:
+def explained(command: Callable[[], int]) -> int:
     """Runs a command; turns the errors that a person can mend into one line and exit code 2."""
     try:
         return command()
@@ -124,7 +124,7 @@ def _search(words: list[str]) -> int:
     def task(config: DictConfig) -> None:
         from nas.commands.search import search
 
-        codes.append(_explained(lambda: search(settings_of(config), HydraConfig.get().overrides.task)))
+        codes.append(explained(lambda: search(settings_of(config), HydraConfig.get().overrides.task)))
         if codes[-1] == 130:
             raise KeyboardInterrupt  # ends a sweep too
 

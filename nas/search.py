@@ -95,6 +95,7 @@ class Search:
       clock: seconds; for the wall-clock budget.
       compressed_bits_per_byte: LZMA's, of the validation text; None: nobody is held for a loss below it.
       ahead: who proposes in the background; None for a proposer that the search can wait for.
+      stage: where that runs; threads of its own if None.
       script: the record of an earlier search, for its proposals to be made at the same points again.
       noise: as an earlier search has measured it, which then need not be done again.
       prior: what an earlier search has learned.
@@ -110,6 +111,7 @@ class Search:
         *,
         compressed_bits_per_byte: float | None = None,
         ahead: AheadProposer | None = None,
+        stage: Stage | None = None,
         script: Script | None = None,
         noise: Noise | None = None,
         prior: Posterior | None = None,
@@ -131,6 +133,7 @@ class Search:
         self._clock = clock
         self._script = script
         self._next_guest = next_guest
+        self._stage = stage
         self._comparisons = Comparisons(settings, space, self.trials)
         self._scores = Scores(settings, self._comparisons.baselines)
         self.audit = Audit(rung_steps(settings), settings.search.fidelity_bound, settings.search.fidelity_trials)
@@ -175,7 +178,7 @@ class Search:
 
     def _made_background(self, ahead: AheadProposer) -> Background:
         settings = self.settings.llm
-        stage: Stage = self._script or Threads(settings.concurrency)
+        stage: Stage = self._script or self._stage or Threads(settings.concurrency)
         pace = Pace(settings.ahead, self._clock)
         return Background(ahead, stage, pace, self.archive, self.settings.seed, self.note, self._ended, self._clock)
 

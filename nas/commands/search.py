@@ -118,12 +118,12 @@ def _run(
         tally = Tally()
         kept = noise_file(settings, space, corpus)
         listeners = [
-            *(view.write, tally.take, lambda event: _store_trial(folder, event)),
+            *(view.write, tally.take, lambda event: store_trial(folder, event)),
             lambda event: keep_noise(kept, event, settings),
         ]
         for event in events:
             tally.take(event)
-            _store_trial(folder, event)
+            store_trial(folder, event)
         guests = None if replay else guests_of(settings, corpus, folder.name, events)  # a replay has its record's
         if guests:
             stack.callback(guests.close)
@@ -167,7 +167,7 @@ def _run(
         console.print(_opening(settings, folder, corpus, resumed=bool(events)), markup=False, soft_wrap=True)
 
         def spec(assignment: Assignment) -> TrialSpec:
-            return _spec(assignment, searched, settings, space, corpus, folder)
+            return assigned_spec(assignment, searched, settings, space, corpus, folder)
 
         try:
             with _interruptible(searched, console):
@@ -318,7 +318,7 @@ def _opening(settings: Settings, folder: Folder, corpus: Corpus, resumed: bool) 
     )
 
 
-def _spec(
+def assigned_spec(
     assignment: Assignment, searched: Search, settings: Settings, space: SearchSpace, corpus: Corpus, folder: Folder
 ) -> TrialSpec:
     """What a worker is sent."""
@@ -389,7 +389,7 @@ def _store_best(folder: Folder, summary: Summary) -> None:
             (folder.path / "best.certificate.json").write_text(json.dumps(asdict(summary.best.certificate), indent=2))
 
 
-def _store_trial(folder: Folder, event: Event) -> None:
+def store_trial(folder: Folder, event: Event) -> None:
     """Leaves the source and certificate of what was tried beside what the trial left.
 
     Written elsewhere and moved there: the candidate's own process could have put a link in the place.

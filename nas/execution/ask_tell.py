@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from nas.preemption import Preempted
 from nas.search import Assignment, Search
 from nas.trial import TrialSpec, fitness_json
 from nas.types import Certificate, Cost, Crashed, Fitness, Outcome, Rung, Trial, outcome_from_json
+
+_ASK_SECONDS = 0.05  # what is proposed by then is handed out at once: Tune looks again at an event, or in a second
 
 
 @dataclass
@@ -34,6 +36,7 @@ class AskTell(Searcher):
       make_spec: from an assignment to what a worker is sent.
       workers: trials at a time.
       constants: further values of a trial's config.
+      asks: where the search is asked; a thread of its own if None.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class AskTell(Searcher):
         make_spec: Callable[[Assignment], TrialSpec],
         workers: int,
         constants: dict[str, Any],
+        asks: Executor | None = None,
     ):
         super().__init__(metric="bits_per_byte", mode="min")
         self._search = search
@@ -49,7 +53,7 @@ class AskTell(Searcher):
         self._workers = workers
         self._constants = constants
         self._asking: Future[Assignment | None] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ask")
+        self._asks = asks or ThreadPoolExecutor(1, thread_name_prefix="ask")
         self.running: dict[str, Running] = {}
         self.failure: BaseException | None = None
 
@@ -59,7 +63,8 @@ class AskTell(Searcher):
         if len(self.running) >= self._workers:
             return None
         if self._asking is None:
-            self._asking = self._thread.submit(self._search.ask)
+            self._asking = self._asks.submit(self._search.ask)
+        wait([self._asking], _ASK_SECONDS)
         if not self._asking.done():
             return None
         asking, self._asking = self._asking, None
@@ -97,7 +102,7 @@ class AskTell(Searcher):
 
     def close(self) -> None:
         """Waits for no proposer: what it still proposes is not taken."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._asks.shutdown(wait=False, cancel_futures=True)
 
     @property
     def halting(self) -> bool:

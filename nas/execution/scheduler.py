@@ -8,6 +8,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from nas.types import Rung
 
+STOP = TrialScheduler.STOP
 STEP, METRIC, DECIDED = "rung_step", "bits_per_byte", "decided"  # of a result
 
 

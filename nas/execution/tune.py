@@ -53,6 +53,7 @@ def run(
     preload: Sequence[str],
     earlier_rungs: Mapping[str, Sequence[Rung]],
     log: Path,
+    worker: type[TrialWorker] = TrialWorker,
 ) -> None:
     """Runs `search` until it has finished or has to end.
 
@@ -61,6 +62,7 @@ def run(
       preload: modules that candidates import, for the workers to import ahead of them.
       earlier_rungs: trial -> what was measured before this run, for the scheduler.
       log: file for what Ray has to say.
+      worker: what runs the trials.
 
     Raises:
       ExecutionError: if the cluster can't be reached or has no room for one trial.
@@ -69,10 +71,13 @@ def run(
     settings = search.settings
     with _logging_to(log), _ray(settings.execution), tempfile.TemporaryDirectory(prefix="nas-tune-") as storage:
         resources = _resources(settings.execution)
+        workers = _workers(settings.execution, resources)
+        # Else Tune starts one worker at a time, and an autoscaler sees one trial that waits.
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)
         ask_tell = AskTell(
             search,
             make_spec,
-            workers=_workers(settings.execution, resources),
+            workers=workers,
             constants={
                 "cpus": max(1, math.floor(settings.execution.cpus_per_trial)),
                 "gpus": settings.execution.gpus_per_trial,
@@ -81,7 +86,7 @@ def run(
             },
         )
         tuner = tune.Tuner(
-            tune.with_resources(TrialWorker, tune.PlacementGroupFactory([resources])),
+            tune.with_resources(worker, tune.PlacementGroupFactory([resources])),
             tune_config=tune.TuneConfig(
                 search_alg=ask_tell,
                 scheduler=_scheduler(settings, earlier_rungs),
@@ -176,7 +181,7 @@ def _ray(settings: ExecutionSettings) -> Iterator[None]:
     own = not ray.is_initialized()
     if own:
         asked_to_end = signal.getsignal(signal.SIGTERM)
-        _connect(settings.address) if settings.address else _start()
+        _connect(settings.address) if settings.address else start(_cpus_here())
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, asked_to_end)  # Ray's own would end the process at once
     try:
@@ -193,11 +198,11 @@ def _connect(address: str) -> None:
         raise ExecutionError(f"Ray can't be reached at {address}: {error}") from error
 
 
-def _start() -> None:
+def start(cpus: int) -> None:
     """A Ray of our own; once more if it does not come up: it gives itself 30 s, which a busy machine can exceed."""
     options: dict[str, Any] = {
         "address": "local",  # else one that somebody has started here would be joined, or refused
-        "num_cpus": _cpus_here(),
+        "num_cpus": cpus,
         "include_dashboard": False,
         "object_store_memory": _OBJECT_STORE_BYTES,
     }

@@ -24,6 +24,7 @@ from search_spaces.linear_attention.parts import (
     first_line,
     known_parts,
     lines_of,
+    nodes_of,
     state_entries,
     targets_of,
 )
@@ -67,7 +68,7 @@ FRAME = {  # what every mixer in the slots' shape shares; between the two lines 
 
 
 class Mixer:
-    """A candidate's source with the positions of what it is made of.
+    """A candidate's source with the positions of what it is made of; nobody changes its tree.
 
     Raises:
       NotApplicable: if it does not parse, or has no class `TokenMixer` with an `__init__`.
@@ -104,18 +105,26 @@ class Mixer:
         return state_entries(init_state, self.source) if init_state else None
 
     @cached_property
+    def fields_in_one_formatting(self) -> Mapping[Targets, str]:
+        return {targets: canonical(lines_of(line, self.source)) for targets, line in self.fields.items()}
+
+    @cached_property
+    def state_in_one_formatting(self) -> Mapping[str, str]:
+        return {key: canonical(text) for key, text in (self.state or {}).items()}
+
+    @cached_property
     def imports(self) -> Sequence[ast.stmt]:
         return [node for node in self.tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
 
     @cached_property
-    def reads(self) -> set[str]:
+    def reads(self) -> frozenset[str]:
         """Names that the class reads: from `self` anywhere, and plain ones in `__init__`."""
         return self_reads(self.cls) | name_reads(self.methods["__init__"])
 
     @cached_property
     def bound_names(self) -> set[str]:
         """Plain names that anything in the module binds."""
-        nodes = list(ast.walk(self.tree))
+        nodes = nodes_of(self.tree)
         bound = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
         bound |= {node.arg for node in nodes if isinstance(node, ast.arg)}
         bound |= {node.name for node in nodes if isinstance(node, ast.ClassDef | ast.FunctionDef)}
@@ -129,7 +138,7 @@ class Mixer:
     def replace(self, first: int, last: int, text: str) -> "Mixer":
         """With `text` in the place of the lines first..last, counted from one; last = first - 1 inserts."""
         lines = self.source.splitlines(keepends=True)
-        return Mixer("".join([*lines[: first - 1], text, *lines[last:]]))
+        return mixer_of("".join([*lines[: first - 1], text, *lines[last:]]))
 
     def whole_lines(self, node: ast.stmt) -> tuple[int, int]:
         """First and last line of `node`, with the comment lines right above it.
@@ -148,23 +157,30 @@ class Mixer:
         return first, last
 
 
-def self_reads(node: ast.AST) -> set[str]:
+@lru_cache(maxsize=32)
+def mixer_of(source: str) -> Mixer:
+    """`Mixer(source)`: one source is looked at many times on the way from a parent to its children."""
+    return Mixer(source)
+
+
+@lru_cache(maxsize=1024)  # by identity: of a tree that nobody changes
+def self_reads(node: ast.AST) -> frozenset[str]:
     """Names read from `self` anywhere in `node`."""
-    return {
+    return frozenset(
         child.attr
-        for child in ast.walk(node)
+        for child in nodes_of(node)
         if isinstance(child, ast.Attribute)
         and isinstance(child.ctx, ast.Load)
         and isinstance(child.value, ast.Name)
         and child.value.id == "self"
-    }
+    )
 
 
 def state_keys(node: ast.AST) -> set[str]:
     """Keys of `state` that are read or written anywhere in `node`."""
     return {
         str(child.slice.value)
-        for child in ast.walk(node)
+        for child in nodes_of(node)
         if isinstance(child, ast.Subscript)
         and isinstance(child.value, ast.Name)
         and child.value.id == "state"
@@ -174,7 +190,7 @@ def state_keys(node: ast.AST) -> set[str]:
 
 def name_reads(node: ast.AST) -> set[str]:
     """Plain names read anywhere in `node`."""
-    return {child.id for child in ast.walk(node) if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Load)}
+    return {child.id for child in nodes_of(node) if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Load)}
 
 
 # --- What is in a slot ---
@@ -183,10 +199,17 @@ def name_reads(node: ast.AST) -> set[str]:
 def parts_of(source: str) -> dict[str, Part]:
     """Slot -> the part in it: a known one, or the candidate's own under the name "custom".
 
+    What was found is kept: a parent has many children.
+
     Raises:
       NotApplicable: if the source is no mixer in the slots' shape, or Python itself can't take it apart: whoever writes
         candidates can nest them too deeply, or put letters into them that end lines for some and not for others.
     """
+    return dict(_parts_of(source))
+
+
+@lru_cache(maxsize=1024)
+def _parts_of(source: str) -> Mapping[str, Part]:
     try:
         mixer = _slotted(source)
         return {slot.name: _known_part(mixer, slot) or _own_part(mixer, slot) for slot in SLOTS.values()}
@@ -195,7 +218,7 @@ def parts_of(source: str) -> dict[str, Part]:
 
 
 def _slotted(source: str) -> Mixer:
-    mixer = Mixer(source)
+    mixer = mixer_of(source)
     if missing := {"forward", "update"} - set(mixer.methods):
         raise NotApplicable(f"`TokenMixer` has no method `{min(missing)}`, which the slots' shape asks for")
     return mixer
@@ -206,9 +229,7 @@ def _known_part(mixer: Mixer, slot: Slot) -> Part | None:
     if slot.name == "convolution" and not _has_standard_frame(mixer):
         return None  # where a hand wrote the frame, the projection stands for it
     methods = {name: canonical(mixer.text(name)) for name in slot.methods if name in mixer.methods}
-    fields = {targets: canonical(lines_of(line, mixer.source)) for targets, line in mixer.fields.items()}
-    state = {key: canonical(text) for key, text in (mixer.state or {}).items()}
-    call = _call_of(mixer, slot)
+    fields, state, call = mixer.fields_in_one_formatting, mixer.state_in_one_formatting, _call_of(mixer, slot)
     for part in known_parts(slot.name).values():
         if (
             methods == {name: canonical(text) for name, text in part.methods.items()}
@@ -465,7 +486,7 @@ def _edit(mixer: Mixer, first: ast.keyword, last: ast.keyword, text: str) -> Mix
     return mixer.replace(first.lineno, end, head + text + tail)
 
 
-def _drop_unread(mixer: Mixer, read_before: set[str]) -> Mixer:
+def _drop_unread(mixer: Mixer, read_before: frozenset[str]) -> Mixer:
     """Without the fields and helpers that were read before and no longer are."""
     while True:
         unread = read_before - mixer.reads
@@ -516,7 +537,7 @@ def _check_names(mixer: Mixer) -> None:
     defined = {name for targets in mixer.fields for name in targets} | set(mixer.methods)
     stored = {
         node.attr
-        for node in ast.walk(mixer.cls)
+        for node in nodes_of(mixer.cls)
         if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load)
     }
     slots = {name for slot in SLOTS.values() for name in slot.methods}
@@ -540,7 +561,7 @@ def with_docstrings(source: str, title: str, changed: Iterable[Part]) -> str:
     text = "\n\n".join(textwrap.fill(paragraph, 112) for paragraph in (summary, reasons) if paragraph)
     closing = '"""\n' if "\n" not in text else '\n"""\n'
     mixer = _put_docstring(
-        Mixer(source), "cls", textwrap.indent('"""' + text + closing, "    ", lambda line: line.strip() != "")
+        mixer_of(source), "cls", textwrap.indent('"""' + text + closing, "    ", lambda line: line.strip() != "")
     )
     return _put_docstring(mixer, "tree", f'"""{title}"""\n').source
 

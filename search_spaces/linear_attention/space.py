@@ -269,6 +269,19 @@ def _given(parts: Parts) -> set[str]:
 
 
 def _child(operator: Operator, parents: Sequence[Candidate], before: Parts, changes: Changes) -> Candidate:
+    if any(part.name == CUSTOM for part in changes):  # what it is stands in another parent's source
+        return _made_child(operator, parents, before, changes)
+    return _known_child(operator, tuple(parents), tuple((part.slot, part.name) for part in changes))
+
+
+@lru_cache(maxsize=4096)  # several children are drawn for each proposal, most of them of the same few parents
+def _known_child(operator: Operator, parents: tuple[Candidate, ...], changes: tuple[tuple[str, str], ...]) -> Candidate:
+    return _made_child(
+        operator, parents, parts_of(parents[0].source), [known_parts(slot)[name] for slot, name in changes]
+    )
+
+
+def _made_child(operator: Operator, parents: Sequence[Candidate], before: Parts, changes: Changes) -> Candidate:
     source = with_parts(parents[0].source, changes)
     _check_needs(parts_of(source))
     grown_by = f"a change of {SLOTS[operator.name].words}" if operator.name in SLOTS else operator.name
