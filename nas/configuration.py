@@ -24,11 +24,11 @@ CONFIG_MODULE, CONFIG_NAME = "nas_conf", "config"
 _LLM_ON_RESUME = ("base_url", "key_env", "prices", "timeout_seconds", "retries", "backoff_seconds", "concurrency")
 _LLM_CAPS = ("calls_per_minute", "max_dollars", "max_tokens_total", "max_calls", "ahead", "patience_seconds")
 _CHANGEABLE_ON_RESUME = (
-    *("search.trials", "search.confirm_seeds", "budget", "sandbox", "execution", "tracking", "notes_dir"),
+    *("search.trials", "search.confirm_seeds", "budget", "sandbox", "execution", "tracking", "notes_dir", "store"),
     *(f"llm.{name}" for name in (*_LLM_ON_RESUME, *_LLM_CAPS)),
 )
 _CHANGEABLE_IN_REPLAY = (
-    *("proposer", "name", "results_dir", "notes_dir"),
+    *("proposer", "name", "results_dir", "store", "notes_dir"),
     *("budget.minutes", "sandbox", "execution", "tracking"),
 )
 _BEFORE = {  # what a journal means that was written before there was such a setting
@@ -37,6 +37,7 @@ _BEFORE = {  # what a journal means that was written before there was such a set
     "search.draws": 1,
     "meta.contexts": False,
     "search_space.approved": False,
+    "store": None,
 }
 _IN_VERIFICATION = ("verify", "execution", "sandbox", "tracking", "results_dir")
 _IN_REPRODUCTION = (
@@ -44,7 +45,7 @@ _IN_REPRODUCTION = (
     *("train.timeout_seconds", "budget.gate_seconds", "budget.memory_gib"),
 )
 _MADE_OF = ("model", "train", "task", "corpus", "scheduler", "probe", "search_space.module")  # what a training is
-_ALWAYS_IN_REPLAY = ("proposer", "name", "results_dir", "resume")  # named or not
+_ALWAYS_IN_REPLAY = ("proposer", "name", "results_dir", "store", "resume")  # named or not
 _FREE = ("llm.extra_body", "fitness.probes", "table.parts", "meta.weights")  # mappings whose keys are not ours
 _HINTS = (
     "To append to your config",

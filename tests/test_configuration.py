@@ -36,7 +36,7 @@ NEEDED = {
     ("proposer", "llm"): ["llm.models=[tiny]"],
 }
 CHANGEABLE = (
-    *("search.trials", "search.confirm_seeds", "budget", "sandbox", "execution", "tracking", "notes_dir"),
+    *("search.trials", "search.confirm_seeds", "budget", "sandbox", "execution", "tracking", "notes_dir", "store"),
     *("llm.base_url", "llm.key_env", "llm.prices", "llm.timeout_seconds", "llm.retries", "llm.backoff_seconds"),
     *("llm.concurrency", "llm.calls_per_minute", "llm.max_dollars", "llm.max_tokens_total", "llm.max_calls"),
     *("llm.ahead", "llm.patience_seconds"),
@@ -152,7 +152,7 @@ def test_an_unknown_neighbour_of_every_key_is_refused(key: str) -> None:
     assert refusal(with_leaf(key + "s", 1)) == f"there is no key {key}s" or key + "s" in DEFAULTS
 
 
-TEXTS = {"name", "resume", "path", "proposer.path", "corpus.path", "llm.base_url", "llm.prompts"}
+TEXTS = {"name", "store", "resume", "path", "proposer.path", "corpus.path", "llm.base_url", "llm.prompts"}
 TEXTS |= {"execution.address", "tracking.uri", "corpus.dataset", "corpus.config"}
 TEXTS |= {"verify.path", "verify.copy_to", "meta.prior", "simulate.table", "simulate.transfer"}
 TEXTS |= {
