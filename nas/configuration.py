@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from nas.errors import UserError
-from nas.settings import Settings
+from nas.settings import Settings, is_url
 
 CONFIG_MODULE, CONFIG_NAME = "nas_conf", "config"
 _LLM_ON_RESUME = ("base_url", "key_env", "prices", "timeout_seconds", "retries", "backoff_seconds", "concurrency")
@@ -167,6 +167,8 @@ def resumed(folder: Path, recorded: Mapping[str, Any], asked: Settings, override
       ConfigurationError: if an override would change what the search measures.
     """
     why = "can't be changed on resume, since earlier trials ran without it"
+    if is_url(asked.resume or ""):  # then results_dir is where its folder is made
+        overrides = [override for override in overrides if not override.startswith("results_dir=")]
     values = _changed(recorded, asked, overrides, _CHANGEABLE_ON_RESUME, why)
     return settings_of(_nested({**values, "resume": str(folder), "results_dir": str(folder.parent)}))
 

@@ -562,6 +562,7 @@ class ClusterSettings:
       namespace, context: kuberay: as kubectl has them; null for its own.
       claim: kuberay: PersistentVolumeClaim, mounted at results_dir on every node.
       secret: kuberay: Secret whose keys are the driver's environment; null for none.
+      store_secret: kuberay: Secret with the store's credentials, for all nodes; null where they have a role.
       spot: kuberay: "none" | "gke" | "eks" | "aks": workers on nodes that may be taken away, as this cloud marks them.
       partition, account: slurm: null for the cluster's own.
       minutes: slurm: at most.
@@ -580,6 +581,7 @@ class ClusterSettings:
     context: str | None = None
     claim: str | None = None
     secret: str | None = None
+    store_secret: str | None = None
     spot: str = "none"
     partition: str | None = None
     account: str | None = None
@@ -595,7 +597,7 @@ class ClusterSettings:
         _require(within, f"cluster.least_workers={self.least_workers} must be from 0 to cluster.workers")
         clouds = ("none", "gke", "eks", "aks")
         _require(self.spot in clouds, f"cluster.spot={self.spot}: there are {', '.join(clouds)}")
-        for name in ("namespace", "context", "claim", "secret", "partition", "account", "image"):
+        for name in ("namespace", "context", "claim", "secret", "store_secret", "partition", "account", "image"):
             value = getattr(self, name)
             plain = value is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/@,+-]*", value)
             _require(bool(plain), f"cluster.{name}={value} must be a name: letters, digits and . _ : / @ , + -")

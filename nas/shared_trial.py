@@ -11,7 +11,7 @@ from typing import Any
 
 from nas.probe_trial import run_probed_trial
 from nas.sandbox import Box, Message
-from nas.sharing.checkpoints import Shelf
+from nas.sharing.checkpoints import Shelf, trial_place
 from nas.sharing.corpus import fetch_file, place_of
 from nas.store import Store, StoreError
 from nas.tasks.corpus import Corpus
@@ -41,7 +41,7 @@ def shared(store: str, search: str, trial: str, corpus: Corpus) -> dict[str, Any
     """`TrialSpec.shared` of a trial."""
     place = place_of(corpus.sha256)
     files = {name: (f"{place}/{name}.bin", sha256) for name, sha256 in corpus.files.items()}
-    return asdict(Shared(store, f"searches/{search}/trials/{trial}", files))
+    return asdict(Shared(store, trial_place(search, trial), files))
 
 
 def run_shared_trial(spec: TrialSpec, box: Box) -> Iterator[Message]:

@@ -156,7 +156,8 @@ TEXTS = {"name", "store", "resume", "path", "proposer.path", "corpus.path", "llm
 TEXTS |= {"execution.address", "tracking.uri", "corpus.dataset", "corpus.config"}
 TEXTS |= {"verify.path", "verify.copy_to", "meta.prior", "simulate.table", "simulate.transfer"}
 TEXTS |= {
-    f"cluster.{key}" for key in ("python", "image", "namespace", "context", "claim", "secret", "partition", "account")
+    f"cluster.{key}"
+    for key in ("python", "image", "namespace", "context", "claim", "secret", "store_secret", "partition", "account")
 }
 TEXTS |= {key for key, value in DEFAULTS.items() if isinstance(value, str)}
 
@@ -326,6 +327,14 @@ def going_on(*overrides: str) -> Settings:
 def test_without_changes_it_is_as_it_was_but_for_its_place() -> None:
     before = settings_of(RECORDED)
     assert going_on() == replace(before, resume=str(FOLDER), results_dir="/moved/results")
+
+
+def test_from_a_store_it_goes_on_in_whatever_folder_is_given() -> None:
+    asked = ["resume=s3://bucket/nas/searches/first", "results_dir=/other", "search.trials=99"]
+    found = resumed(FOLDER, RECORDED, settings(*asked), asked)
+    assert found == going_on("search.trials=99")
+    with pytest.raises(ConfigurationError, match=r"results_dir=/other can't be changed on resume"):
+        going_on("results_dir=/other")
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ from nas.shared_trial import shared
 from nas.sharing.corpus import bring, fetched
 from nas.sharing.journal import Mirror
 from nas.space import SearchSpace, load_space
+from nas.store import Store
 from nas.summary import Summary, summarize
 from nas.tally import Tally
 from nas.tasks.corpus import Corpus, CorpusError, prepare
@@ -64,7 +65,7 @@ def search(settings: Settings, overrides: Sequence[str] = ()) -> int:
     say = partial(console.print, markup=False, soft_wrap=True)
     going_on, at = None, None
     if settings.resume:
-        going_on, at, overrides = found(settings, overrides, say)
+        going_on, at = found(settings, say)
     begun = journals.read(going_on.journal)[:1] if going_on else []
     if going_on:
         if not begun or begun[0]["event"] != "search":
@@ -77,6 +78,8 @@ def search(settings: Settings, overrides: Sequence[str] = ()) -> int:
     seeds = _seeds(settings, begun or (record.events if record else []))
     space = seeded(load_space(settings.search_space.module), seeds)
     proposing.check(settings, space)
+    if settings.store:
+        Store(settings.store)  # one that nothing here reaches is known before the corpus is read
     baselines_of(settings, space)  # a wrong name is known before the corpus is read
     contained(settings, console)
     cache = Path(settings.results_dir) / ".cache"

@@ -1,6 +1,6 @@
 """A search and its store, as its driver sees them: where it goes on from, what it brings there, what it is told."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +10,13 @@ from nas.commands.kept_noise import bring_noise
 from nas.commands.report import FILE as REPORT
 from nas.errors import UserError
 from nas.settings import Settings, has_credentials, is_url
+from nas.sharing import place, split
+from nas.sharing.checkpoints import Shelf, trial_place
 from nas.sharing.journal import Copy, fetch
 from nas.store import Store, StoreError
 
 Say = Callable[[str], None]
 
-SEARCHES = "searches"
 _RESULTS = ("best.py", "best.certificate.json", REPORT)
 
 
@@ -43,8 +44,8 @@ def stored(url: str | None, folder: Folder) -> Stored | None:
     return Stored(Store(url), _place(url, folder.name), Copy()) if url else None
 
 
-def found(settings: Settings, overrides: Sequence[str], say: Say) -> tuple[Folder, Stored | None, list[str]]:
-    """(the folder of the search to go on with, its place in a store, the overrides that are left), its journal fetched.
+def found(settings: Settings, say: Say) -> tuple[Folder, Stored | None]:
+    """(the folder of the search to go on with, its place in a store), its journal fetched.
 
     `settings.resume` is a folder, or STORE/searches/NAME: then its folder is made in results_dir. A store that is not
     named is the one that the journal names.
@@ -54,20 +55,28 @@ def found(settings: Settings, overrides: Sequence[str], say: Say) -> tuple[Folde
     """
     resume = (settings.resume or "").rstrip("/")
     if is_url(resume):
-        url, _, name = resume.rpartition(f"/{SEARCHES}/")
-        if not url or not name or "/" in name:
-            raise UserError(f"resume={resume} must be a search in a store: STORE/{SEARCHES}/NAME")
+        url, name = split(resume)
         folder = Folder(Path(settings.results_dir).resolve() / name)
-        overrides = [each for each in overrides if not each.startswith(("results_dir=", "store="))]
     else:
         folder = Folder(Path(resume).resolve())
         url = settings.store or _recorded(folder) or ""
     if not url:
-        return folder, None, list(overrides)
-    at = Stored(Store(url), place := _place(url, folder.name), fetch(place, folder.journal, say))
+        return folder, None
+    in_store = _place(url, folder.name)
+    at = Stored(Store(url), in_store, fetch(in_store, folder.journal, say))
     if not folder.journal.is_file():
-        raise UserError(f"there is no search in {place.url}")
-    return folder, at, list(overrides)
+        raise UserError(f"there is no search in {in_store.url}")
+    return folder, at
+
+
+def fetch_checkpoint(url: str | None, folder: Folder, trial: str) -> None:
+    """Fetches a trial's newest checkpoint, if another machine has trained it.
+
+    Raises:
+      StoreError: if the store can't be read.
+    """
+    if url:
+        Shelf(Store(url), trial_place(folder.name, trial), folder.trial(trial)).fetch()
 
 
 def bring_results(at: Stored, folder: Folder, noise: Path, say: Say) -> None:
@@ -82,7 +91,7 @@ def bring_results(at: Stored, folder: Folder, noise: Path, say: Say) -> None:
 
 
 def _place(url: str, name: str) -> Store:
-    return Store(f"{url.rstrip('/')}/{SEARCHES}/{name}")
+    return Store(place(url, name))
 
 
 def _recorded(folder: Folder) -> str | None:

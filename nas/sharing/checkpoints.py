@@ -112,6 +112,11 @@ class Shelf:
         return self._folder / f".{name}.tar"
 
 
+def trial_place(search: str, trial: str) -> str:
+    """Of a search's trial in a store."""
+    return f"searches/{search}/trials/{trial}"
+
+
 def _steps(names: list[str], suffix: str = "") -> list[str]:
     """The steps of finished checkpoints, oldest first."""
     steps = [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
