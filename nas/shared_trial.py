@@ -19,7 +19,7 @@ from nas.trial import TrialSpec
 from nas.types import Cost, Crashed, outcome_to_json
 
 TROUBLE = "trouble"  # key of a sentence in a message: something that the person should know, and that stopped nothing
-_LAST_SECONDS = 60.0  # that a trial waits for its last checkpoint to be in the store
+_LAST_SECONDS = 20.0  # that a trial waits for its last checkpoint to be in the store
 
 
 @dataclass(frozen=True)

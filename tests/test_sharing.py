@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,12 @@ class Moody(MemoryFileSystem):
     cachable = False
     hanging = threading.Event()  # set: it does not hang
     failing = False
+    forgetful = False  # whether what fails has arrived
 
     def pipe_file(self, *arguments: Any, **options: Any) -> None:
+        if self.forgetful:
+            with suppress(FileExistsError):
+                super().pipe_file(*arguments, **options)
         self.suffer()
         super().pipe_file(*arguments, **options)
 
@@ -60,7 +65,7 @@ class Moody(MemoryFileSystem):
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     fsspec.register_implementation("moody", Moody, clobber=True)
     Moody.hanging.set()
-    Moody.failing = False
+    Moody.failing = Moody.forgetful = False
     monkeypatch.setattr("nas.store._LONGEST_WAIT", 0.01)
     monkeypatch.setattr(shared_journal, "_PIECE_SECONDS", 0.05)
     monkeypatch.setattr(shared_journal, "_BEAT_SECONDS", 0.05)
@@ -247,6 +252,16 @@ def test_a_store_that_fails_is_told_once_and_caught_up_with(store: Store, tmp_pa
         f"{store.url} has caught up with the journal",
     ]
     assert driver.close() == 0 and numbers(read(store)[0]) == [1, 2, 3]
+
+
+def test_a_piece_whose_arrival_was_not_told_is_no_other_drivers(store: Store, tmp_path: Path) -> None:
+    driver = Driver(store, tmp_path).begin()
+    Moody.failing = Moody.forgetful = True
+    driver.write(1)
+    wait_until(lambda: driver.said)
+    driver.write(2)  # the next attempt has more to send than has arrived
+    Moody.failing = Moody.forgetful = False
+    assert driver.close() == 0 and driver.ended == [] and numbers(read(store)[0]) == [1, 2]
 
 
 def test_at_the_end_it_waits_until_all_is_there(store: Store, tmp_path: Path) -> None:

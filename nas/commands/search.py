@@ -99,7 +99,7 @@ def search(settings: Settings, overrides: Sequence[str] = ()) -> int:
     code = _run(_with_whole_paths(settings), folder, at, space, seeds, corpus, record, overrides)
     if code == 0:
         refresh(folder, settings, [], console)
-    if at:
+    if at and code != 1:
         bring_results(at, folder, noise_file(settings, space, corpus), say)
     return code
 

@@ -174,7 +174,8 @@ class Mirror:
         """
         self._create(b"")
         self._beat()
-        (self._journal.path.parent / _OURS).write_text(self._driver, encoding="utf-8")
+        with suppress(OSError):  # it only spares the next driver from here a look at the store
+            (self._journal.path.parent / _OURS).write_text(self._driver, encoding="utf-8")
 
     def start(self, ended: Callable[[str], None]) -> None:
         """Begins to follow.
@@ -231,7 +232,7 @@ class Mirror:
                 self.taken = str(taken)
                 ended(self.taken)
                 return
-            except StoreError as error:
+            except (StoreError, OSError) as error:
                 if not self._troubled:
                     self._troubled = True
                     self._say(f"{error}; the search goes on, its journal is here, and the store will catch up")
@@ -253,7 +254,9 @@ class Mirror:
     def _create(self, lines: bytes) -> None:
         head = json.dumps({"driver": self._driver, "from": self._sent}).encode()
         if not self._store.create(self._next_piece, head + b"\n" + lines):
-            raise self._taken()
+            there, _, lines = (self._store.get(self._next_piece) or b"").partition(b"\n")
+            if there != head:  # else it is our own: it had arrived, and the answer was lost
+                raise self._taken()
         self._pieces += 1
         self._sent += len(lines)
 
