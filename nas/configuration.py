@@ -18,18 +18,18 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from nas.errors import UserError
-from nas.settings import Settings
+from nas.settings import Settings, is_url
 
 CONFIG_MODULE, CONFIG_NAME = "nas_conf", "config"
 _LLM_ON_RESUME = ("base_url", "key_env", "prices", "timeout_seconds", "retries", "backoff_seconds", "concurrency")
 _LLM_CAPS = ("calls_per_minute", "max_dollars", "max_tokens_total", "max_calls", "ahead", "patience_seconds")
 _CHANGEABLE_ON_RESUME = (
-    *("search.trials", "search.confirm_seeds", "budget", "sandbox", "execution", "tracking", "notes_dir"),
+    *("search.trials", "search.confirm_seeds", "budget", "sandbox", "execution", "tracking", "notes_dir", "store"),
     "search.shared",
     *(f"llm.{name}" for name in (*_LLM_ON_RESUME, *_LLM_CAPS)),
 )
 _CHANGEABLE_IN_REPLAY = (
-    *("proposer", "name", "results_dir", "notes_dir"),
+    *("proposer", "name", "results_dir", "store", "notes_dir"),
     *("budget.minutes", "sandbox", "execution", "tracking"),
 )
 _BEFORE = {  # what a journal means that was written before there was such a setting
@@ -40,6 +40,7 @@ _BEFORE = {  # what a journal means that was written before there was such a set
     "meta.contexts": False,
     "search_space.approved": False,
     "train.accumulate": 1,
+    "store": None,
 }
 _IN_VERIFICATION = ("verify", "execution", "sandbox", "tracking", "results_dir")
 _IN_REPRODUCTION = (
@@ -47,7 +48,7 @@ _IN_REPRODUCTION = (
     *("train.timeout_seconds", "budget.gate_seconds", "budget.memory_gib"),
 )
 _MADE_OF = ("model", "train", "task", "corpus", "scheduler", "probe", "search_space.module")  # what a training is
-_ALWAYS_IN_REPLAY = ("proposer", "name", "results_dir", "resume")  # named or not
+_ALWAYS_IN_REPLAY = ("proposer", "name", "results_dir", "store", "resume")  # named or not
 _FREE = ("llm.extra_body", "fitness.probes", "table.parts", "meta.weights")  # mappings whose keys are not ours
 _HINTS = (
     "To append to your config",
@@ -169,6 +170,8 @@ def resumed(folder: Path, recorded: Mapping[str, Any], asked: Settings, override
       ConfigurationError: if an override would change what the search measures.
     """
     why = "can't be changed on resume, since earlier trials ran without it"
+    if is_url(asked.resume or ""):  # then results_dir is where its folder is made
+        overrides = [override for override in overrides if not override.startswith("results_dir=")]
     values = _changed(recorded, asked, overrides, _CHANGEABLE_ON_RESUME, why)
     return settings_of(_nested({**values, "resume": str(folder), "results_dir": str(folder.parent)}))
 

@@ -23,10 +23,10 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from nas.comparisons import rung_steps
+from nas.guest_folder import SharedFolder
 from nas.journal import Event
 from nas.reports import Certified, Measured, read
 from nas.settings import Settings
-from nas.shared import SharedFolder
 from nas.terminal import printable
 from nas.types import Budget, Fitness, Trial, trial_from_json, trial_to_json
 from nas.verify import trained, trials_of

@@ -32,6 +32,9 @@ class Journal:
     Args:
       secret: stands in no event: wherever it turns up "[key]" is written.
 
+    Attributes:
+      size: bytes of it that are on disk for good: whole lines.
+
     Raises:
       JournalError: if another process is writing it, or it can't be opened.
     """
@@ -55,7 +58,7 @@ class Journal:
                 else f"the journal {path} can't be locked: {error.strerror}"
             ) from error
         self._lock = threading.Lock()
-        _drop_torn_line(path)
+        self.size = _drop_torn_line(path)
 
     def append(self, event: Mapping[str, Any]) -> Event:
         """Stamps, writes and syncs one event; returns it as written.
@@ -70,7 +73,7 @@ class Journal:
             if (kept := without_secret(text, self._secret)) != text:
                 text, stamped = kept, json.loads(kept)
             line = memoryview(text.encode() + b"\n")
-            end = os.fstat(self._file.fileno()).st_size
+            end, size = os.fstat(self._file.fileno()).st_size, len(line)
             try:
                 while line:  # a full disk takes the first part of a line
                     line = line[self._file.write(line) :]
@@ -79,6 +82,7 @@ class Journal:
                 with suppress(OSError):  # a torn last line is dropped by whoever opens the file next
                     os.ftruncate(self._file.fileno(), end)
                 raise JournalError(f"the journal {self.path} can't be written: {error.strerror}") from error
+            self.size = end + size
             return stamped
 
     def close(self) -> None:
@@ -118,8 +122,10 @@ def _event(line: bytes) -> Event:
     return event
 
 
-def _drop_torn_line(path: Path) -> None:
+def _drop_torn_line(path: Path) -> int:
+    """The size of what is left."""
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
         os.truncate(path, whole)
+    return whole

@@ -23,6 +23,17 @@ def _is_json(value: Any) -> bool:
     return True
 
 
+def is_url(place: str) -> bool:
+    """Whether it is in a store, and no path."""
+    return "://" in place
+
+
+def has_credentials(url: str) -> bool:
+    """Whether a store's URL has more in it than the place."""
+    _, found, rest = url.partition("://")
+    return bool(found) and ("@" in rest.partition("/")[0] or "?" in rest or "#" in rest)
+
+
 def _require(condition: bool, sentence: str) -> None:
     if not condition:
         raise ValueError(sentence)
@@ -589,6 +600,7 @@ class ClusterSettings:
       namespace, context: kuberay: as kubectl has them; null for its own.
       claim: kuberay: PersistentVolumeClaim, mounted at results_dir on every node.
       secret: kuberay: Secret whose keys are the driver's environment; null for none.
+      store_secret: kuberay: Secret with the store's credentials, for all nodes; null where they have a role.
       spot: kuberay: "none" | "gke" | "eks" | "aks": workers on nodes that may be taken away, as this cloud marks them.
       partition, account: slurm: null for the cluster's own.
       minutes: slurm: at most.
@@ -607,6 +619,7 @@ class ClusterSettings:
     context: str | None = None
     claim: str | None = None
     secret: str | None = None
+    store_secret: str | None = None
     spot: str = "none"
     partition: str | None = None
     account: str | None = None
@@ -622,7 +635,7 @@ class ClusterSettings:
         _require(within, f"cluster.least_workers={self.least_workers} must be from 0 to cluster.workers")
         clouds = ("none", "gke", "eks", "aks")
         _require(self.spot in clouds, f"cluster.spot={self.spot}: there are {', '.join(clouds)}")
-        for name in ("namespace", "context", "claim", "secret", "partition", "account", "image"):
+        for name in ("namespace", "context", "claim", "secret", "store_secret", "partition", "account", "image"):
             value = getattr(self, name)
             plain = value is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/@,+-]*", value)
             _require(bool(plain), f"cluster.{name}={value} must be a name: letters, digits and . _ : / @ , + -")
@@ -814,11 +827,16 @@ class SimulateSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """The whole configuration of one search. Each field but the scalars is a group of `conf/`."""
+    """The whole configuration of one search. Each field but the scalars is a group of `conf/`.
+
+    Attributes:
+      store: URL of a folder that all machines reach (see `nas.store`); null where results_dir is one.
+    """
 
     seed: int = 0
     name: str | None = None
     results_dir: str = "results"
+    store: str | None = None
     notes_dir: str = "results/notes"
     resume: str | None = None
     path: str | None = None
@@ -850,6 +868,17 @@ class Settings:
         _require(
             self.name is None or ("/" not in self.name and self.name not in (".", "..")),
             f"name={self.name} must be the name of one folder in results_dir",
+        )
+        for name, url in (("store", self.store), ("resume", self.resume)):
+            _require(
+                not has_credentials(url or ""),  # the sentence does not repeat them
+                f"{name} has a user, a password or a key in it, and would be written down: leave them out of the URL, "
+                "and set them in the environment, e.g. AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            )
+        _require(
+            self.store is None
+            or re.match(r"[a-z][a-z0-9+.-]*://[^/]", self.store.replace(":///", "://", 1)) is not None,
+            f"store={self.store} must be a URL: s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, or file:///FOLDER",
         )
         _require(
             self.path is None or self.corpus.kind != "stdlib",

@@ -50,6 +50,7 @@ class TrialSpec:
       folder: the trial's own folder. What a contained process may write to is a folder in it of its own: `gate`,
         `train` with the checkpoints, `rescore`. So no call can plant anything in the way of the next.
       compiled: folder in which the compiled programs of candidates are kept (see `nas.compiled`); None: nowhere.
+      shared: where all machines find corpus and checkpoints (see `nas.shared_trial`); None: in these very folders.
       probes, probes_first, least: probe tasks, whether they come before the training, and the share of right answers
         that each then asks for, None for none (see `nas.probe_trial`).
     """
@@ -74,6 +75,7 @@ class TrialSpec:
     folder: str
     compiled: str | None = None
     devices: int | None = 1
+    shared: dict[str, Any] | None = None
     probes: Sequence[dict[str, Any]] = ()
     probes_first: bool = False
     least: float | None = None

@@ -72,6 +72,25 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
+def s3() -> Iterator[dict[str, str]]:
+    """A server that speaks S3, with a bucket `shared`: the environment in which it is reached."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    keys = {"AWS_ACCESS_KEY_ID": "of-the-tests", "AWS_SECRET_ACCESS_KEY": "of-the-tests", "AWS_REGION": "us-east-1"}
+    there = {**keys, "AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": f"http://{host}:{port}"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in there.items():
+            patch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket="shared")
+    yield there
+    server.stop()
+
+
+@pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
     """For subprocesses that run the command line."""
     return {**os.environ, "COLUMNS": "120"}

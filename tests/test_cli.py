@@ -218,6 +218,24 @@ def test_what_can_not_be_changed_is_one_line(override: str, sentence: str, capfd
 
 
 @pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("resume=file://{here}/searches/none", "there is no search in file://{here}/searches/none"),
+        ("resume=file://{here}/none", "file://{here}/none is no search in a store: STORE/searches/NAME"),
+        ("store={here}", "store={here} must be a URL: s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, or file:///FOLDER"),
+        ("store=s3://key:secret@bucket", "store has a user, a password or a key in it, and would be written down: "),
+        ("store=adl://lake/nas", "store=adl://lake/nas needs adlfs: pip install adlfs"),
+    ],
+)
+def test_what_is_wrong_with_a_store_is_one_line(
+    override: str, sentence: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, out, err = run(f"search {override.format(here=tmp_path / 'shared')}", capfd)
+    assert code == 2 and err.startswith(f"nas: {sentence.format(here=tmp_path / 'shared')}") and err.count("\n") == 1
+    assert "Traceback" not in out and "secret" not in err and not list(Path("results").glob("*_seed*"))
+
+
+@pytest.mark.parametrize(
     ("content", "sentence"),
     [
         (b"", "has no search in it: start a new one"),

@@ -38,7 +38,7 @@ NEEDED = {
     ("experiment", "asi_arch_340m"): ["path=my_tokens"],
 }
 CHANGEABLE = (
-    *("search.trials", "search.confirm_seeds", "budget", "sandbox", "execution", "tracking", "notes_dir"),
+    *("search.trials", "search.confirm_seeds", "budget", "sandbox", "execution", "tracking", "notes_dir", "store"),
     "search.shared",
     *("llm.base_url", "llm.key_env", "llm.prices", "llm.timeout_seconds", "llm.retries", "llm.backoff_seconds"),
     *("llm.concurrency", "llm.calls_per_minute", "llm.max_dollars", "llm.max_tokens_total", "llm.max_calls"),
@@ -155,11 +155,12 @@ def test_an_unknown_neighbour_of_every_key_is_refused(key: str) -> None:
     assert refusal(with_leaf(key + "s", 1)) == f"there is no key {key}s" or key + "s" in DEFAULTS
 
 
-TEXTS = {"name", "resume", "path", "proposer.path", "corpus.path", "llm.base_url", "llm.prompts"}
+TEXTS = {"name", "store", "resume", "path", "proposer.path", "corpus.path", "llm.base_url", "llm.prompts"}
 TEXTS |= {"execution.address", "tracking.uri", "corpus.dataset", "corpus.config"}
 TEXTS |= {"verify.path", "verify.copy_to", "meta.prior", "search.shared", "simulate.table", "simulate.transfer"}
 TEXTS |= {
-    f"cluster.{key}" for key in ("python", "image", "namespace", "context", "claim", "secret", "partition", "account")
+    f"cluster.{key}"
+    for key in ("python", "image", "namespace", "context", "claim", "secret", "store_secret", "partition", "account")
 }
 TEXTS |= {key for key, value in DEFAULTS.items() if isinstance(value, str)}
 
@@ -358,6 +359,14 @@ def going_on(*overrides: str) -> Settings:
 def test_without_changes_it_is_as_it_was_but_for_its_place() -> None:
     before = settings_of(RECORDED)
     assert going_on() == replace(before, resume=str(FOLDER), results_dir="/moved/results")
+
+
+def test_from_a_store_it_goes_on_in_whatever_folder_is_given() -> None:
+    asked = ["resume=s3://bucket/nas/searches/first", "results_dir=/other", "search.trials=99"]
+    found = resumed(FOLDER, RECORDED, settings(*asked), asked)
+    assert found == going_on("search.trials=99")
+    with pytest.raises(ConfigurationError, match=r"results_dir=/other can't be changed on resume"):
+        going_on("results_dir=/other")
 
 
 @pytest.mark.parametrize(

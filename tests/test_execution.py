@@ -150,6 +150,15 @@ class TestAskTell:
         assert isinstance(told.outcome, Fitness) and told.outcome.step == 10
         assert told.stopped and told.cost.gate_seconds == 1.0 and len(told.rungs) == 1
 
+    def test_what_troubles_a_worker_is_told_once(self):
+        said = []
+        search, _ = start(make_settings(trials=3, confirm_seeds=0, noise_seeds=0))
+        asker = AskTell(search, lambda assignment: SPEC, workers=2, constants={"cpus": 1}, say=said.append)
+        suggested(asker, "a")
+        for step in (10, 40):
+            asker.on_trial_result("a", rung_result(rung={**MEASURED, "step": step}, trouble="the store is away"))
+        assert said == ["the store is away"] and len(search.rungs_of("t0000")) == 2
+
     def test_a_lost_worker_is_no_evidence(self, ask_tell):
         asker, search, _ = ask_tell
         suggested(asker, "a")

@@ -16,8 +16,9 @@ from common import SPACE
 from fakes import FakeSpace, Worker, fitness, make_settings, outcome_of, simulate, source_of, start
 
 from nas.ablation import lineage
-from nas.commands.sharing import guests_of as shared_by
+from nas.commands.guests import guests_of as shared_by
 from nas.gate.settings import CHECKS
+from nas.guest_folder import SharedFolder
 from nas.guests import Guests, guest_of, known_names
 from nas.journal import Event
 from nas.learned import Retold
@@ -29,7 +30,6 @@ from nas.report.figures.tree import figure, layout
 from nas.report.stories import stories
 from nas.search import Assignment, Search
 from nas.settings import BudgetSettings, ProbeSettings, Settings, TripwireSettings
-from nas.shared import SharedFolder
 from nas.summary import summarize
 from nas.tasks.corpus import Corpus
 from nas.tracking.projection import Projection

@@ -170,6 +170,12 @@ def test_what_is_wrong_is_one_sentence(words: str, sentence: str, capsys: pytest
             "cluster=ray_job results_dir=/r corpus.kind=text corpus.path=notes",
             "corpus.path=notes must be a whole path, as the",
         ),
+        (
+            "cluster=ray_job results_dir=r store=s3://b/nas",
+            "results_dir=r must be the whole path of a folder that every",
+        ),
+        ("cluster=ray_job resume=s3://b/nas/searches/first", "results_dir=results must be the whole path of a folder"),
+        ("cluster=ray_job results_dir=/r resume=s3://b/nas", "s3://b/nas is no search in a store: STORE/searches/NAME"),
         ("cluster=kuberay results_dir=/r meta.prior=p.json", "meta.prior=p.json must be a whole path, as the"),
         ("cluster=kuberay results_dir=/r", "cluster=kuberay needs cluster.image=NAME, made by cluster/Containerfile"),
         ("cluster=kuberay results_dir=/r cluster.image=x", "cluster=kuberay needs cluster.claim=NAME, a Persistent"),
@@ -438,6 +444,21 @@ def test_all_nodes_see_the_results(overrides: list[str]) -> None:
         pod = group["template"]["spec"]
         assert pod["containers"][0]["volumeMounts"] == [{"name": "results", "mountPath": "/results"}]
         assert pod["volumes"] == [{"name": "results", "persistentVolumeClaim": {"claimName": "nas"}}]
+
+
+@pytest.mark.parametrize("overrides", [["store=s3://b/nas", "name=first"], ["resume=s3://b/nas/searches/first"]])
+def test_with_a_store_nodes_share_no_folder(overrides: list[str]) -> None:
+    sent = ["cluster=kuberay", "cluster.image=nas:1", "results_dir=/results", "cluster.store_secret=bucket", *overrides]
+    asked = job_of(settings_for(*sent), sent, "now", "ab12", {})
+    assert asked.results == "/results/first"
+    spec = kuberay.manifest(asked)["spec"]["rayClusterSpec"]
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        pod = group["template"]["spec"]
+        assert pod["containers"][0]["volumeMounts"] == [{"name": "results", "mountPath": "/results"}]
+        assert pod["containers"][0]["envFrom"] == [{"secretRef": {"name": "bucket"}}]
+        assert pod["volumes"] == [{"name": "results", "emptyDir": {}}]
+    again = submit._how_to_go_on("kuberay/x", asked, sent)[-1]
+    assert "resume=s3://b/nas/searches/first results_dir=/results    goes on" in again
 
 
 def test_kubectl_gets_what_a_dry_run_shows(tool, capsys: pytest.CaptureFixture[str]) -> None:

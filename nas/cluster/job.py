@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.errors import UserError
-from nas.settings import Settings
+from nas.settings import Settings, is_url
+from nas.sharing import split
 
 DRIVER = {"TUNE_MAX_PENDING_TRIALS_PG": "1000"}  # trials that may wait for room; by Tune's default one, then the next
 NAME_LENGTH = 47  # KubeRay takes no more: names of pods are made of it
@@ -64,7 +65,10 @@ def job_of(settings: Settings, overrides: Sequence[str], now: str, tag: str, env
     if settings.cluster.kind != "slurm":  # there the job begins in this very folder
         _refuse_relative_paths(settings)
     search = settings.name or f"{now}_seed{settings.seed}"
-    if settings.resume:
+    if settings.resume and is_url(settings.resume):
+        _, called = split(settings.resume)
+        results = str(Path(settings.results_dir) / called)
+    elif settings.resume:
         results, called = settings.resume, Path(settings.resume).name
     else:
         results, called = str(Path(settings.results_dir) / search), search
@@ -133,9 +137,11 @@ def _refuse_secrets(overrides: Sequence[str], environment: Mapping[str, str]) ->
 
 def _refuse_relative_paths(settings: Settings) -> None:
     """A path that begins in this folder leads nowhere on a cluster's nodes."""
-    if settings.resume is None and not _is_whole(settings.results_dir):
+    fetched = is_url(settings.resume or "")
+    if (settings.resume is None or fetched) and not _is_whole(settings.results_dir):
+        which = "that every node can make" if settings.store or fetched else "that all nodes of the cluster see"
         raise UserError(
-            f"results_dir={settings.results_dir} must be the whole path of a folder that all nodes of the cluster see, "
+            f"results_dir={settings.results_dir} must be the whole path of a folder {which}, "
             "e.g. results_dir=/shared/results"
         )
     given = {name: getattr(settings, name) for name in _PATHS if name != "results_dir"}
@@ -143,7 +149,7 @@ def _refuse_relative_paths(settings: Settings) -> None:
     if settings.corpus.tokenizer not in ("bytes", "bpe"):
         given["corpus.tokenizer"] = settings.corpus.tokenizer
     if settings.resume is not None:  # then all but it come from the journal
-        given = {"resume": settings.resume}
+        given = {} if fetched else {"resume": settings.resume}
     for key, path in given.items():
         if path is not None and not _is_whole(path):
             raise UserError(f"{key}={path} must be a whole path, as the cluster's nodes see it")

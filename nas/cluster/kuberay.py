@@ -13,7 +13,7 @@ import yaml
 from nas.cluster import tools
 from nas.cluster.job import DRIVER, Job, Standing, trials_at_a_time
 from nas.errors import UserError
-from nas.settings import ClusterSettings, Settings
+from nas.settings import ClusterSettings, Settings, is_url
 
 _PURPOSE = "cluster=kuberay needs"
 _RESULTS = "results"  # name of the volume
@@ -36,7 +36,9 @@ def manifest(job: Job) -> dict[str, Any]:
       UserError: for what only the person can say: the image, the claim, room for a trial.
     """
     cluster = job.settings.cluster
-    needed = {"image": "made by cluster/Containerfile", "claim": "a PersistentVolumeClaim for results_dir"}
+    needed = {"image": "made by cluster/Containerfile"}
+    if not _has_store(job):
+        needed["claim"] = "a PersistentVolumeClaim for results_dir, or store=URL"
     for name, what in needed.items():
         if getattr(cluster, name) is None:
             raise UserError(f"cluster=kuberay needs cluster.{name}=NAME, {what}")
@@ -131,17 +133,19 @@ def _kubectl(cluster: ClusterSettings) -> list[str]:
 
 
 def _pod(name: str, job: Job, room: Mapping[str, str], more: Mapping[str, Any]) -> dict[str, Any]:
-    cluster, settings = job.settings.cluster, job.settings
-    folder = settings.results_dir if settings.resume is None else settings.resume.rstrip("/").rpartition("/")[0]
+    cluster = job.settings.cluster
+    folder = job.results.rstrip("/").rpartition("/")[0]
     container = {
         "name": name,
         "image": cluster.image,
         "env": [*_ENVIRONMENT],
+        **_secrets(cluster.store_secret),
         "resources": {"requests": dict(room), "limits": dict(room)},
         "volumeMounts": [{"name": _RESULTS, "mountPath": folder}],
         **more,
     }
-    volume = {"name": _RESULTS, "persistentVolumeClaim": {"claimName": cluster.claim}}
+    claimed = {"persistentVolumeClaim": {"claimName": cluster.claim}} if cluster.claim else {"emptyDir": {}}
+    volume = {"name": _RESULTS, **claimed}
     return {
         "automountServiceAccountToken": name == "ray-head",  # its autoscaler asks the API server for pods
         "securityContext": {"fsGroup": 1000},
@@ -157,7 +161,18 @@ def _room(cluster: ClusterSettings) -> dict[str, str]:
 
 def _of_the_driver(cluster: ClusterSettings) -> dict[str, Any]:
     environment = {"env": [*_ENVIRONMENT, *({"name": name, "value": value} for name, value in DRIVER.items())]}
-    return {**environment, "envFrom": [{"secretRef": {"name": cluster.secret}}]} if cluster.secret else environment
+    return {**environment, **_secrets(cluster.secret, cluster.store_secret)}
+
+
+def _secrets(*names: str | None) -> dict[str, Any]:
+    """What a container's environment has of Secrets."""
+    named = [{"secretRef": {"name": name}} for name in names if name]
+    return {"envFrom": named} if named else {}
+
+
+def _has_store(job: Job) -> bool:
+    """Whether the nodes need no folder that all of them see."""
+    return job.settings.store is not None or is_url(job.settings.resume or "")
 
 
 def _noticed(cluster: ClusterSettings) -> dict[str, Any]:

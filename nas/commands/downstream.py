@@ -16,6 +16,7 @@ from rich.text import Text
 from nas import reports
 from nas.commands.containment import contained
 from nas.commands.folder import events_of, folder_of
+from nas.commands.stored import fetch_checkpoint
 from nas.commands.trial_record import best_of, trained_event
 from nas.configuration import settings_of
 from nas.errors import UserError
@@ -85,6 +86,7 @@ def downstream(wanted: Wanted, settings: Settings) -> int:
     except ImportError as error:
         raise UserError(f"lm-evaluation-harness can't be imported ({error}): pip install 'nas[harness]'") from error
     tokenizer = kept_tokenizer(events[0]["corpus"])
+    fetch_checkpoint(recorded.store, folder, trial["id"])
     console, space = make_console(), load_space(recorded.search_space.module)
     tier = contained(settings, console)
     with temporary_folder("nas-downstream-") as scratch:

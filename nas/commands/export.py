@@ -18,6 +18,7 @@ from nas import reports
 from nas.commands.card import card
 from nas.commands.containment import contained
 from nas.commands.folder import folder_of
+from nas.commands.stored import fetch_checkpoint
 from nas.commands.trial_record import TrialRecord, record_of
 from nas.errors import UserError
 from nas.sandbox import Box, Limits, Message, temporary_folder
@@ -100,6 +101,7 @@ def _require_empty(target: Path) -> None:
 def _checkpoint(record: TrialRecord) -> Path:
     """Raises UserError if it is not there."""
     step = record.fitness.step
+    fetch_checkpoint(record.settings.store, record.folder, record.trial.id)
     path = record.folder.trial(record.trial.id) / "train" / "checkpoints" / f"{step:08d}"
     if path.is_symlink() or not path.is_dir():
         raise UserError(

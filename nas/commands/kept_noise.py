@@ -1,4 +1,5 @@
-"""The noise of a configuration on a kind of machine, kept for the next search of it in `results_dir/.cache/`.
+"""The noise of a configuration on a kind of machine, kept for the next search of it in `results_dir/.cache/` and,
+if there is one, in the store.
 
 It is a convenience: the journal of each search has the noise that was used in it, and a resume or a replay takes that.
 """
@@ -19,8 +20,10 @@ from nas.journal import Event
 from nas.noise import Noise, noise_from_json
 from nas.settings import Settings
 from nas.space import SearchSpace
+from nas.store import Store
 from nas.tasks.corpus import Corpus
 
+_IN_STORE = "noise"
 _LIBRARIES = ("jaxlib", "einops")  # beside those that every kept result depends on
 
 
@@ -91,6 +94,27 @@ def read_noise(file: Path, settings: Settings) -> tuple[Noise | None, str | None
         return None, f"the noise kept in {file} is damaged, so it is measured anew"
 
 
+def fetch_noise(store: Store, file: Path) -> None:
+    """Fetches what another machine has measured, unless it is kept here.
+
+    Raises:
+      StoreError: if the store can't be read.
+    """
+    if not file.exists() and (content := store.get(f"{_IN_STORE}/{file.name}")) is not None:
+        with suppress(OSError):
+            _write(file, content.decode("utf-8", "replace"))
+
+
+def bring_noise(store: Store, file: Path) -> None:
+    """Brings what is kept here to the store, for other machines of this kind.
+
+    Raises:
+      StoreError: if the store can't be written.
+    """
+    with suppress(FileNotFoundError):
+        store.put(f"{_IN_STORE}/{file.name}", file.read_bytes())
+
+
 def keep_noise(file: Path, event: Event, settings: Settings) -> None:
     """Keeps what an event of the journal says was measured, if it is whole. A full disk loses only this."""
     if event["event"] != "noise" or event["source"] != "measured":
@@ -99,8 +123,13 @@ def keep_noise(file: Path, event: Event, settings: Settings) -> None:
     if {str(step) for step in rung_steps(settings)} - kept["score"].keys():
         return
     with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=file.name)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as written:
-            json.dump(kept, written)
-        os.replace(name, file)  # whole or not at all
+        _write(file, json.dumps(kept))
+
+
+def _write(file: Path, text: str) -> None:
+    """Whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=file.name)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as written:
+        written.write(text)
+    os.replace(name, file)

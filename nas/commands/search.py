@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from nas.commands import proposing
 from nas.commands.containment import contained
 from nas.commands.environment import environment_of
 from nas.commands.folder import JOURNAL, Folder
-from nas.commands.kept_noise import keep_noise, noise_file, read_noise
+from nas.commands.guests import guests_of
+from nas.commands.kept_noise import fetch_noise, keep_noise, noise_file, read_noise
 from nas.commands.meta import first_prior
 from nas.commands.proposing import Record
 from nas.commands.report import refresh
-from nas.commands.sharing import guests_of
 from nas.commands.shown import as_shown, store_of
+from nas.commands.stored import Stored, bring_results, found, stored
 from nas.commands.trial_spec import spec_of
 from nas.configuration import replayed, resumed
 from nas.errors import UserError
@@ -37,7 +39,11 @@ from nas.replay import RECORD_ENDS
 from nas.search import Assignment, Search, baselines_of, rung_steps
 from nas.seeded import seeded
 from nas.settings import ProposerSettings, Settings
+from nas.shared_trial import shared
+from nas.sharing.corpus import bring, fetched
+from nas.sharing.journal import Mirror
 from nas.space import SearchSpace, load_space
+from nas.store import Store
 from nas.summary import Summary, summarize
 from nas.tally import Tally
 from nas.tasks.corpus import Corpus, CorpusError, prepare
@@ -56,21 +62,29 @@ def search(settings: Settings, overrides: Sequence[str] = ()) -> int:
     """
     if settings.cluster.kind != "none":
         raise UserError(f"cluster={settings.cluster.kind} is where nas submit sends a search: nas search runs it here")
-    going_on = Folder(Path(settings.resume).resolve()) if settings.resume else None
+    console = make_console()
+    say = partial(console.print, markup=False, soft_wrap=True)
+    going_on, at = None, None
+    if settings.resume:
+        going_on, at = found(settings, say)
     begun = journals.read(going_on.journal)[:1] if going_on else []
     if going_on:
         if not begun or begun[0]["event"] != "search":
             raise journals.JournalError(f"{going_on.journal} has no search in it: start a new one")
         settings = resumed(going_on.path, begun[0]["config"], settings, overrides)
+        settings = replace(settings, store=at.root.url if at else None)
     record = proposing.record_at(Path(settings.proposer.path or "")) if settings.proposer.kind == "replay" else None
     if record and not going_on:
         settings = replayed(record.settings, settings, overrides)
     seeds = _seeds(settings, begun or (record.events if record else []))
     space = seeded(load_space(settings.search_space.module), seeds)
     proposing.check(settings, space)
+    if settings.store:
+        Store(settings.store)  # one that nothing here reaches is known before the corpus is read
     baselines_of(settings, space)  # a wrong name is known before the corpus is read
-    contained(settings, make_console())
-    corpus = prepare(settings.corpus, Path(settings.results_dir) / ".cache")
+    contained(settings, console)
+    cache = Path(settings.results_dir) / ".cache"
+    corpus = (fetched(at.root, begun[0]["corpus"], cache) if at else None) or prepare(settings.corpus, cache)
     corpus.require_windows(settings.train.time)
     if going_on and begun[0]["corpus"]["sha256"] != corpus.sha256:
         raise CorpusError(
@@ -79,9 +93,15 @@ def search(settings: Settings, overrides: Sequence[str] = ()) -> int:
     if record and record.events[0]["corpus"]["sha256"] != corpus.sha256:
         raise CorpusError(f"the corpus is no longer that of {record.name}: its search can't be replayed on it")
     folder = going_on or _new_folder(settings)
-    code = _run(_with_whole_paths(settings), folder, space, seeds, corpus, record, overrides)
+    at = at or stored(settings.store, folder)
+    if at:
+        bring(at.root, corpus, say)
+        fetch_noise(at.root, noise_file(settings, space, corpus))
+    code = _run(_with_whole_paths(settings), folder, at, space, seeds, corpus, record, overrides)
     if code == 0:
-        refresh(folder, settings, [], make_console())
+        refresh(folder, settings, [], console)
+    if at and code != 1:
+        bring_results(at, folder, noise_file(settings, space, corpus), say)
     return code
 
 
@@ -98,6 +118,7 @@ def _seeds(settings: Settings, begun: Sequence[Event]) -> list[Candidate]:
 def _run(
     settings: Settings,
     folder: Folder,
+    at: Stored | None,
     space: SearchSpace,
     seeds: Sequence[Candidate],
     corpus: Corpus,
@@ -110,8 +131,13 @@ def _run(
     journal = Journal(folder.journal, proposing.secret(key))
     events = journals.read(folder.journal)  # under its lock: no other process can add to it now
     console = make_console()
+    say = partial(console.print, markup=False, soft_wrap=True)
     with contextlib.ExitStack() as stack:
         stack.callback(journal.close)
+        mirror = Mirror(at.place, journal, at.copy, say) if at else None
+        if mirror:
+            mirror.claim()
+            stack.callback(mirror.close)
         review = f"nas review {folder.path}"
         view = stack.enter_context(LiveView(folder.name, settings.search.trials, console, review))
         view.catch_up(events)
@@ -161,6 +187,8 @@ def _run(
             next_guest=guests.next if guests else lambda: None,
         )
         stack.callback(searched.close)
+        if mirror:
+            mirror.start(ended=searched.stop)
         searched.replay(events)
         going_on = {"event": "resume", "overrides": list(overrides), **environment_of(settings)}
         searched.note(going_on if events else _first_event(settings, proposer, folder, seeds, corpus, prior))
@@ -172,7 +200,7 @@ def _run(
         try:
             with _interruptible(searched, console):
                 preload = [*sorted(space.allowed_imports), *([PROBING] if settings.probe.size != "none" else [])]
-                tune.run(searched, spec, preload, _earlier_rungs(events), folder.path / "ray.log")
+                tune.run(searched, spec, preload, _earlier_rungs(events), folder.path / "ray.log", say)
                 searched.close()  # what is still being written about its trials is told before its end
         except BaseException as error:
             searched.close()
@@ -323,7 +351,7 @@ def assigned_spec(
 ) -> TrialSpec:
     """What a worker is sent."""
     proposed = assignment.purpose == "search"
-    return spec_of(
+    spec = spec_of(
         assignment.candidate,
         assignment.purpose,
         assignment.budget,
@@ -336,6 +364,8 @@ def assigned_spec(
         contends_below=_best_so_far(searched) if proposed else ANY,
         compiled=compiled_folder(settings),
     )
+    at = shared(settings.store, folder.name, assignment.trial, corpus) if settings.store else None
+    return replace(spec, shared=at)
 
 
 def _best_so_far(searched: Search) -> float:

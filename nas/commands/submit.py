@@ -16,7 +16,8 @@ from nas.cluster import kind_of
 from nas.cluster.job import Job, group_of, job_of, with_ray
 from nas.configuration import composed, resumed, settings_of
 from nas.errors import UserError
-from nas.settings import Settings
+from nas.settings import Settings, is_url
+from nas.sharing import place, split
 from nas.terminal import printable, visible
 
 _USAGE = "usage: nas submit cluster=ray_job|kuberay|slurm [cluster.KEY=VALUE ...] [search overrides] [--dry-run]"
@@ -100,10 +101,20 @@ def _how_to_go_on(name: str, job: Job, overrides: Sequence[str]) -> list[str]:
         ("status", name, *again): "how it stands",
         ("logs", name, "--follow", *again): "what it prints",
         ("stop", name, *again): "ends it: what has finished is kept",
-        ("submit", *cluster, f"resume={_quoted(job.results)}"): "goes on with it",
+        ("submit", *cluster, *_where(job)): "goes on with it",
     }
     lines = [f"sent as {name}: its journal and its report will be in {job.results}"]
     return lines + [f"  {shlex.join(['nas', *words])}    {what}" for words, what in commands.items()]
+
+
+def _where(job: Job) -> list[str]:
+    """The overrides by which the search is gone on with: from its store, if it has one."""
+    folder, store = Path(job.results), job.settings.store
+    if is_url(job.settings.resume or ""):
+        store, _ = split(job.settings.resume or "")
+    if store is None:
+        return [f"resume={_quoted(job.results)}"]
+    return [f"resume={_quoted(place(store, folder.name))}", f"results_dir={_quoted(str(folder.parent))}"]
 
 
 def _quoted(value: str) -> str:

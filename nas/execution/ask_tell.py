@@ -12,6 +12,7 @@ from ray.tune.search import Searcher
 
 from nas.preemption import Preempted
 from nas.search import Assignment, Search
+from nas.shared_trial import TROUBLE
 from nas.trial import TrialSpec, fitness_json
 from nas.types import Certificate, Cost, Crashed, Fitness, Outcome, Rung, Trial, outcome_from_json
 
@@ -37,6 +38,7 @@ class AskTell(Searcher):
       workers: trials at a time.
       constants: further values of a trial's config.
       asks: where the search is asked; a thread of its own if None.
+      say: tells the person what troubles a worker, once each.
     """
 
     def __init__(
@@ -46,12 +48,15 @@ class AskTell(Searcher):
         workers: int,
         constants: dict[str, Any],
         asks: Executor | None = None,
+        say: Callable[[str], None] = lambda sentence: None,
     ):
         super().__init__(metric="bits_per_byte", mode="min")
         self._search = search
         self._make_spec = make_spec
         self._workers = workers
         self._constants = constants
+        self._say = say
+        self._said: set[str] = set()
         self._asking: Future[Assignment | None] | None = None
         self._asks = asks or ThreadPoolExecutor(1, thread_name_prefix="ask")
         self.running: dict[str, Running] = {}
@@ -120,6 +125,9 @@ class AskTell(Searcher):
 
     def _take_result(self, running: Running, result: dict[str, Any]) -> None:
         event = _event_of(result)
+        if (trouble := event.get(TROUBLE)) and trouble not in self._said:
+            self._said.add(trouble)
+            self._say(trouble)
         running.certificate = json.loads(result.get("certificate", "null")) or running.certificate
         if "rung" in event:
             running.measured, running.cost = event["rung"], event["cost"]

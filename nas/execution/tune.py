@@ -53,6 +53,7 @@ def run(
     preload: Sequence[str],
     earlier_rungs: Mapping[str, Sequence[Rung]],
     log: Path,
+    say: Callable[[str], None],
     worker: type[TrialWorker] = TrialWorker,
 ) -> None:
     """Runs `search` until it has finished or has to end.
@@ -62,6 +63,7 @@ def run(
       preload: modules that candidates import, for the workers to import ahead of them.
       earlier_rungs: trial -> what was measured before this run, for the scheduler.
       log: file for what Ray has to say.
+      say: tells the person what troubles a worker.
       worker: what runs the trials.
 
     Raises:
@@ -84,6 +86,7 @@ def run(
                 "preload": list(preload),
                 "sandbox": settings.sandbox.tier,
             },
+            say=say,
         )
         tuner = tune.Tuner(
             tune.with_resources(worker, tune.PlacementGroupFactory([resources])),

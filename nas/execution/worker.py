@@ -11,8 +11,8 @@ from ray import tune
 
 from nas.execution.scheduler import DECIDED, METRIC, STEP
 from nas.preemption import Preempted
-from nas.probe_trial import run_probed_trial
 from nas.sandbox import Box, Message
+from nas.shared_trial import run_shared_trial
 from nas.trial import PRELOAD, TrialSpec
 
 
@@ -70,7 +70,7 @@ class TrialWorker(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._certificate = None
-        self._messages: Iterator[Message] = run_probed_trial(TrialSpec(**json.loads(config["spec"])), self._box)
+        self._messages: Iterator[Message] = run_shared_trial(TrialSpec(**json.loads(config["spec"])), self._box)
 
     def _end(self) -> None:
         self._messages.close()  # type: ignore[attr-defined]  # a generator: this kills what it runs

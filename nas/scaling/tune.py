@@ -90,7 +90,7 @@ def loop(settings: Settings, space: SearchSpace, workers: int, trials: int, fold
         return assigned_spec(assignment, search, settings, space, corpus, Folder(folder))
 
     with room_for(workers):
-        run(search, timed(spec), [], {}, folder / "ray.log", IdleWorker)
+        run(search, timed(spec), [], {}, folder / "ray.log", say=print, worker=IdleWorker)
     journal.close()
     first, last = told[len(told) // 4], told[-1 - workers]  # without the workers' start and end
     seconds, cpu, own, grown = (later - earlier for earlier, later in zip(first, last, strict=True))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from nas.commands.kept_noise import terms
 from nas.commands.measuring import digest_of
+from nas.guest_folder import SharedFolder
 from nas.guests import Guests, known_names
 from nas.journal import Event
 from nas.settings import Settings
-from nas.shared import SharedFolder
 from nas.tasks.corpus import Corpus
 
 _GATE = ("params", "flops_per_token")  # of the budget: what a candidate may be, beside its scores' terms
