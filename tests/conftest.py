@@ -98,5 +98,5 @@ def environment() -> dict[str, str]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole searches first: they take minutes, and the other worker does the rest meanwhile."""
-    whole = ("test_end_to_end.py", "test_llm_end_to_end.py", "test_submit_end_to_end.py")
+    whole = tuple(f"test{of}_end_to_end.py" for of in ("", "_llm", "_store", "_submit"))
     items.sort(key=lambda item: item.path.name not in whole)
