@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nas.store import Store
+
 _SUFFIX = ".json"
 _MOST_BYTES = 2**20  # of a record
 
@@ -64,6 +66,34 @@ class SharedFolder:
         names = sorted(there.keys() - self._known)
         self._known.update(names)
         return [(name, _content(there[name])) for name in names]
+
+
+class SharedPlace:
+    """The same in a store (`nas.store`), for machines that share no file system.
+
+    Args:
+      folder: name of the folder in the store.
+    """
+
+    def __init__(self, store: Store, folder: str, known: Iterable[str] = ()):
+        self.path = f"{store.url}/{folder}"
+        self._store, self._folder = store, folder
+        self._known = set(known)
+
+    def publish(self, name: str, record: Mapping[str, Any]) -> None:
+        """As `SharedFolder.publish`; raises StoreError if the store does not take it."""
+        self._known.add(name)
+        self._store.create(f"{self._folder}/{name}{_SUFFIX}", json.dumps(record, allow_nan=False).encode())
+
+    def new(self) -> list[tuple[str, bytes | None]]:
+        """As `SharedFolder.new`; raises StoreError if the store can't be read."""
+        there = {name.removesuffix(_SUFFIX) for name in self._store.names(self._folder) if _is_record(name)}
+        found = []
+        for name in sorted(there - self._known):
+            content = self._store.get(f"{self._folder}/{name}{_SUFFIX}")
+            self._known.add(name)  # not before: a store that does not answer now is asked again
+            found.append((name, content if content and len(content) <= _MOST_BYTES else None))
+        return found
 
 
 def _is_record(name: str) -> bool:

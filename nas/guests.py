@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from nas.comparisons import rung_steps
-from nas.guest_folder import SharedFolder
+from nas.guest_folder import SharedFolder, SharedPlace
 from nas.journal import Event
 from nas.reports import Certified, Measured, read
 from nas.settings import Settings
@@ -52,7 +52,7 @@ class Guests:
 
     def __init__(
         self,
-        folder: SharedFolder,
+        folder: SharedFolder | SharedPlace,
         called: str,
         settings: Settings,
         events: Sequence[Event] = (),

@@ -676,8 +676,8 @@ class SearchSettings:
       noise_baselines: how many are repeated, the reference first.
       fidelity_bound: a rung whose rank correlation with the last one is under it, interval and all, is weighted down,
       fidelity_trials: over so many trials that reached both.
-      shared: a folder; searches of the same configuration that share one take in what the others have trained, as
-        parents (see `nas.guests`). null for none.
+      shared: a folder, or the URL of one in a store; searches of the same configuration that share it take in what the
+        others have trained, as parents (see `nas.guests`). null for none.
     """
 
     trials: int = 20
@@ -869,7 +869,7 @@ class Settings:
             self.name is None or ("/" not in self.name and self.name not in (".", "..")),
             f"name={self.name} must be the name of one folder in results_dir",
         )
-        for name, url in (("store", self.store), ("resume", self.resume)):
+        for name, url in (("store", self.store), ("resume", self.resume), ("search.shared", self.search.shared)):
             _require(
                 not has_credentials(url or ""),  # the sentence does not repeat them
                 f"{name} has a user, a password or a key in it, and would be written down: leave them out of the URL, "

@@ -66,6 +66,8 @@ def run_shared_trial(spec: TrialSpec, box: Box) -> Iterator[Message]:
             if "rung" in message and not message.get("decided"):
                 shelf.keep(message["rung"]["step"])
             elif "outcome" in message:
+                if message["outcome"].get("cause") == "preempted":  # its checkpoint is between two rungs
+                    shelf.keep_newest()
                 shelf.wait(_LAST_SECONDS)
             if (trouble := shelf.trouble) and trouble not in told:
                 told.add(trouble)

@@ -18,7 +18,7 @@ from fakes import FakeSpace, Worker, fitness, make_settings, outcome_of, simulat
 from nas.ablation import lineage
 from nas.commands.guests import guests_of as shared_by
 from nas.gate.settings import CHECKS
-from nas.guest_folder import SharedFolder
+from nas.guest_folder import SharedFolder, SharedPlace
 from nas.guests import Guests, guest_of, known_names
 from nas.journal import Event
 from nas.learned import Retold
@@ -30,6 +30,7 @@ from nas.report.figures.tree import figure, layout
 from nas.report.stories import stories
 from nas.search import Assignment, Search
 from nas.settings import BudgetSettings, ProbeSettings, Settings, TripwireSettings
+from nas.store import Store, StoreError
 from nas.summary import summarize
 from nas.tasks.corpus import Corpus
 from nas.tracking.projection import Projection
@@ -441,6 +442,30 @@ def test_the_folder_gives_each_record_of_others_once_and_whole(tmp_path: Path) -
     (ours.path / "notes.txt").write_text("of a person")
     assert theirs.new() == [(name, json.dumps({"name": name}).encode()) for name in "ac"]
     assert theirs.new() == ours.new() == []
+
+
+@pytest.mark.parametrize("scheme", ["file", "memory"])
+def test_a_store_gives_each_record_of_others_once_and_whole(tmp_path: Path, scheme: str) -> None:
+    store = Store(f"{scheme}://{tmp_path}")
+    ours, theirs = SharedPlace(store, "terms"), SharedPlace(store, "terms", known=["b"])
+    assert ours.new() == []
+    for name in "cab":
+        ours.publish(name, {"name": name})
+    ours.publish("a", {"name": "changed"})
+    assert theirs.new() == [(name, json.dumps({"name": name}).encode()) for name in "ac"]
+    assert theirs.new() == ours.new() == []
+    store.put("terms/huge.json", b"1" * 2_000_000)
+    assert theirs.new() == [("huge", None)]
+
+
+def test_a_store_that_is_away_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = SharedPlace(Store(f"file://{tmp_path}"), "terms")
+    SharedPlace(Store(f"file://{tmp_path}"), "terms").publish("a", {})
+    with monkeypatch.context() as away:
+        away.setattr(Store, "get", lambda *_: (_ for _ in ()).throw(StoreError("not now")))
+        with pytest.raises(StoreError):
+            place.new()
+    assert place.new() == [("a", b"{}")]
 
 
 def test_the_folder_follows_no_link_and_waits_for_no_pipe(tmp_path: Path) -> None:

@@ -401,6 +401,22 @@ def test_a_trial_goes_on_on_a_machine_that_has_nothing_of_it(
     assert not list((tmp_path / "another").rglob("*.tar"))
 
 
+def test_a_trial_whose_machine_is_taken_away_goes_on_elsewhere_from_where_it_was(
+    machines: Callable[..., TrialSpec], store: Store, box: Box
+) -> None:
+    long = {"rungs": [3, 900]}  # it runs ahead of what is heard of it
+    whole = list(run_shared_trial(machines("never interrupted", "t0001", **long), box))
+    taken = run_shared_trial(machines("taken away", **long), box)
+    next(taken)
+    assert box.give_notice()
+    (last,) = taken
+    assert last["outcome"]["cause"] == "preempted"
+    step = int(last["outcome"]["reason"].removeprefix("at step "))
+    assert 3 < step < 900 and store.names("searches/first/trials/t0000") == [f"{step:08d}.tar"]
+    assert not box.give_notice(), "nothing runs any more"
+    assert told(list(run_shared_trial(machines("another", **long), box))) == told(whole)
+
+
 def test_several_trials_of_a_machine_fetch_the_corpus_once(
     machines: Callable[..., TrialSpec], box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:

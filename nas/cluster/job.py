@@ -151,7 +151,7 @@ def _refuse_relative_paths(settings: Settings) -> None:
     if settings.resume is not None:  # then all but it come from the journal
         given = {} if fetched else {"resume": settings.resume}
     for key, path in given.items():
-        if path is not None and not _is_whole(path):
+        if path is not None and not is_url(path) and not _is_whole(path):
             raise UserError(f"{key}={path} must be a whole path, as the cluster's nodes see it")
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from nas.commands.kept_noise import terms
 from nas.commands.measuring import digest_of
-from nas.guest_folder import SharedFolder
+from nas.guest_folder import SharedFolder, SharedPlace
 from nas.guests import Guests, known_names
 from nas.journal import Event
-from nas.settings import Settings
+from nas.settings import Settings, is_url
+from nas.store import Store
 from nas.tasks.corpus import Corpus
 
 _GATE = ("params", "flops_per_token")  # of the budget: what a candidate may be, beside its scores' terms
@@ -29,5 +30,6 @@ def guests_of(settings: Settings, corpus: Corpus, called: str, events: Sequence[
         "probe": asdict(settings.probe),
         "gate": {name: getattr(settings.budget, name) for name in _GATE},
     }
-    folder = SharedFolder(Path(settings.search.shared) / digest_of(settings, agreed), known_names(events))
+    where, name, known = settings.search.shared, digest_of(settings, agreed), known_names(events)
+    folder = SharedPlace(Store(where), name, known) if is_url(where) else SharedFolder(Path(where) / name, known)
     return Guests(folder, called, settings, events)

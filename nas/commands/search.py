@@ -38,7 +38,7 @@ from nas.noise import Noise, noise_from_json
 from nas.replay import RECORD_ENDS
 from nas.search import Assignment, Search, baselines_of, rung_steps
 from nas.seeded import seeded
-from nas.settings import ProposerSettings, Settings
+from nas.settings import ProposerSettings, Settings, is_url
 from nas.shared_trial import shared
 from nas.sharing.corpus import bring, fetched
 from nas.sharing.journal import Mirror
@@ -246,7 +246,7 @@ def _with_whole_paths(settings: Settings) -> Settings:
     """The journal keeps paths that hold in any folder, since a search may be resumed from another one."""
 
     def whole(path: str | None) -> str | None:
-        return str(Path(os.path.expanduser(path)).resolve()) if path else path
+        return str(Path(os.path.expanduser(path)).resolve()) if path and not is_url(path) else path
 
     tokenizer = settings.corpus.tokenizer
     return replace(

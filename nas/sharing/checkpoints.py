@@ -81,6 +81,11 @@ class Shelf:
                 self._sender = threading.Thread(target=self._send, name="checkpoints", daemon=True)
                 self._sender.start()
 
+    def keep_newest(self) -> None:
+        """`keep` of the newest that is here, if there is one."""
+        if here := _steps([path.name for path in self._checkpoints.glob("*")]):
+            self.keep(int(here[-1]))
+
     def wait(self, seconds: float) -> None:
         """Until all is in the store, at most so long; what is not by then is `trouble`."""
         if (sender := self._sender) is not None:
