@@ -53,6 +53,7 @@ def test_another_machine_goes_on(
     while len(trials_in(store)) < 2 and process.poll() is None:
         assert time.monotonic() < deadline, (tmp_path / "output").read_text()
         time.sleep(0.2)
+    assert process.poll() is None, (tmp_path / "output").read_text()
     machine = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for one in machine:
         with suppress(psutil.NoSuchProcess):

@@ -21,6 +21,7 @@ from nas import journal as journals
 from nas.cli import explained
 from nas.commands.measuring import kept_in, origin, write_report
 from nas.configuration import composed, settings_of
+from nas.errors import UserError
 from nas.journal import Journal
 from nas.scaling.driver import Costs, Fleet, simulated
 from nas.scaling.report import markdown, row_of
@@ -80,7 +81,11 @@ def main(words: Sequence[str]) -> int:
 
     with tempfile.TemporaryDirectory(prefix="nas-scaling-", dir=settings.results_dir) as folder:
         if "tune" not in done:
-            kept("tune", {"loops": _loops(overrides, Path(folder))})
+            try:
+                kept("tune", {"loops": _loops(overrides, Path(folder))})
+            except UserError as error:  # a busy machine on which Ray does not start
+                console.print(f"Tune's loop is left out: {error}", markup=False, soft_wrap=True)
+                done["tune"] = {"loops": []}
         if "mlflow" not in done:
             kept("mlflow", {"stores": _stores(overrides, Path(folder))})
         costs = _costs(done)

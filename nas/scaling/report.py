@@ -164,6 +164,8 @@ def _kept(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _loops(report: Mapping[str, Any]) -> list[str]:
+    if not report["loops"]:
+        return ["Not measured: Ray did not start. What Tune's loop takes is in none of these figures.", ""]
     costs = report["costs"]
     rows = [
         [

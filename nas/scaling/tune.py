@@ -100,7 +100,9 @@ def loop(settings: Settings, space: SearchSpace, workers: int, trials: int, fold
 
 
 def line(loops: Sequence[Loop]) -> tuple[float, float]:
-    """Of a turn: seconds of CPU that do not hang on the number of workers, and those for each; neither is negative."""
+    """Of a turn: seconds of CPU whatever the number of workers, and those for each. Neither is negative; 0 of none."""
+    if not loops:
+        return 0.0, 0.0
     count = len(loops)
     mean_workers, mean_turn = sum(one.workers for one in loops) / count, sum(one.turn for one in loops) / count
     square = sum((one.workers - mean_workers) ** 2 for one in loops)
