@@ -3,9 +3,12 @@
 import json
 import signal
 import time
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import ray
 from fakes import make_settings, start
 from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
 from ray.tune.schedulers import TrialScheduler
@@ -16,6 +19,7 @@ from nas.execution.scheduler import DECIDED, METRIC, STEP, Halving
 from nas.execution.tune import ExecutionError, _ray, _resources, _workers
 from nas.execution.worker import TrialWorker
 from nas.preemption import Preempted
+from nas.sandbox import Box, Limits
 from nas.settings import ExecutionSettings
 from nas.trial import TrialSpec
 from nas.types import Crashed, Fitness, Rung
@@ -296,6 +300,29 @@ def test_a_cluster_without_room_for_one_trial_is_an_error(machines, have, monkey
     cluster_of(monkeypatch, *machines)
     with pytest.raises(ExecutionError, match=f"needs 1 CPU, 2 GPU and no machine of the cluster has more than {have}"):
         _workers(ExecutionSettings(), {"CPU": 1, "GPU": 2})
+
+
+@pytest.mark.faults  # a Ray of its own, which a busy machine does not start in time
+def test_the_gpus_that_ray_gives_a_worker_are_those_of_its_candidates(tmp_path, monkeypatch):
+    """Ray counts what it is told of: there need be no GPU."""
+
+    @ray.remote(num_cpus=0.1)
+    def seen(folder, gpus):
+        box = Box(("contained",), tier="limits", root=Path(folder), gpus=gpus)
+        try:
+            *_, last = box.run("contained:environment", {}, Path(folder) / "a", Limits(60))
+        finally:
+            box.close()
+        return last["result"]
+
+    monkeypatch.setattr("ray.init", partial(ray.init, num_gpus=4))
+    with _ray(ExecutionSettings()):
+        whole = seen.options(num_gpus=2).remote(str(tmp_path / "whole"), 2)
+        share = seen.options(num_gpus=0.25).remote(str(tmp_path / "share"), 0.25)
+        whole, share = ray.get([whole, share])
+    assert len(set(whole["CUDA_VISIBLE_DEVICES"].split(","))) == 2 and "XLA_CLIENT_MEM_FRACTION" not in whole
+    assert len(share["CUDA_VISIBLE_DEVICES"].split(",")) == 1 and share["XLA_CLIENT_MEM_FRACTION"] == "0.2250"
+    assert not [name for name in (*whole, *share) if name.startswith("RAY_")]
 
 
 @pytest.mark.parametrize("failures", [1, 2])
