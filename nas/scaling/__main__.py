@@ -34,6 +34,7 @@ LENGTHS = (30.0, 300.0, 3600.0)  # seconds of training, of a trial that goes to 
 LOOPS = ((2, 60), (8, 120), (24, 240))  # workers, trials: of Tune's loop
 _WRITTEN = 40  # trials whose events are written to MLflow
 _LLM = ("proposer=llm", "llm.models=[simulated]", "llm.base_url=http://127.0.0.1:9/v1")
+_ALONE = ("tracking=none",)  # of a thousand workers: MLflow is written to when the search has ended
 _LIGHT = ("meta=uniform", "search.draws=1", "search.noise_seeds=0", "search.confirm_seeds=0")
 
 
@@ -51,20 +52,22 @@ class Job:
 
 def jobs(share: float) -> list[Job]:
     """All searches, with this share of their trials."""
-    sizes = {1: 16, 8: 64, 64: 320, 1024: 2048}
+    sizes = {1: 16, 8: 64, 64: 256, 1024: 1300}
     found = []
     for length in LENGTHS:
         for workers, trials in sizes.items():
             ten_thousand = workers == max(sizes) and length == LENGTHS[1]
             count = 10_000 if ten_thousand else trials
-            found.append(Job("grammar", workers, length, max(8, round(share * count))))
+            own = _ALONE if workers == max(sizes) else ()
+            found.append(Job("grammar", workers, length, max(8, round(share * count)), own))
             if length == LENGTHS[1]:
                 ahead = (f"llm.concurrency={2 * workers + 2}", f"llm.ahead={2 * workers + 2}")
-                found.append(Job("llm", workers, length, max(8, round(share * trials)), (*_LLM, *ahead)))
+                found.append(Job("llm", workers, length, max(8, round(share * trials)), (*_LLM, *ahead, *own)))
     few = max(8, round(share * sizes[64]))
     one_by_one = Job("grammar, one worker starts at a time", 64, LENGTHS[1], few, pending=1)
+    beside = Job("grammar, MLflow beside", 1024, LENGTHS[1], max(8, round(share * sizes[1024])))
     by_default = Job("llm, four calls at a time and eight proposals ahead", 64, LENGTHS[1], few, _LLM)
-    return sorted([*found, one_by_one, by_default], key=lambda job: -job.trials)  # the longest first
+    return sorted([*found, one_by_one, beside, by_default], key=lambda job: -job.trials)  # the longest first
 
 
 def main(words: Sequence[str]) -> int:
