@@ -1,6 +1,7 @@
 """Between Ray Tune and the search: nothing blocks, nothing is lost, and halving goes on where it was."""
 
 import json
+import pickle
 import signal
 import time
 from functools import partial
@@ -14,7 +15,7 @@ from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from nas.execution.ask_tell import AskTell, EndOfSearch, Losses
+from nas.execution.ask_tell import MOST_LOSSES, AskTell, EndOfSearch, Losses
 from nas.execution.scheduler import DECIDED, METRIC, STEP, Halving
 from nas.execution.tune import ExecutionError, _ray, _resources, _workers
 from nas.execution.worker import TrialWorker
@@ -61,7 +62,7 @@ OUTCOME = {"kind": "fitness", "score": -3.0, "probes": {}} | {
 
 
 def trial(name, purpose="search"):
-    return SimpleNamespace(trial_id=name, config={"purpose": purpose})
+    return SimpleNamespace(trial_id=name, config={"trial": name, "purpose": purpose})
 
 
 def result(step, bits_per_byte, decided=False):
@@ -105,6 +106,15 @@ class TestHalving:
         scheduler = halving()
         decide(scheduler, "confirmation", 10, 2.0, "confirm")
         assert decide(scheduler, "candidate", 10, 2.5) == TrialScheduler.CONTINUE
+
+    def test_a_trial_that_lost_its_worker_stands_on_a_rung_once(self):
+        scheduler = halving(2.0, 3.0)
+        first, second = (SimpleNamespace(trial_id=x, config={"trial": "t7", "purpose": "search"}) for x in "ab")
+        scheduler.on_trial_add(None, first)
+        assert scheduler.on_trial_result(None, first, result(10, 1.0)) == TrialScheduler.CONTINUE
+        scheduler.on_trial_add(None, second)
+        assert scheduler.on_trial_result(None, second, result(10, 9.0)) == TrialScheduler.CONTINUE, "it was decided"
+        assert decide(scheduler, "other", 10, 1.9) == TrialScheduler.CONTINUE, "of 1.0, 1.9, 2.0, 3.0 the second"
 
     def test_a_rung_below_the_checkpoint_is_not_decided_again(self):
         scheduler = halving(2.0, 3.0)
@@ -164,11 +174,40 @@ class TestAskTell:
         assert said == ["the store is away"] and len(search.rungs_of("t0000")) == 2
 
     def test_a_lost_worker_is_no_evidence(self, ask_tell):
-        asker, search, _ = ask_tell
-        suggested(asker, "a")
-        asker.on_trial_complete("a", None, error=True)
+        asker, search, events = ask_tell
+        suggested(asker, "first")
+        asker.on_trial_result("first", rung_result())
+        for loss in range(MOST_LOSSES + 1):
+            name = f"attempt {loss}"
+            asker.on_trial_complete(name if loss else "first", None, error=True)
+            assert "t0000" not in search.trials, "why is told next"
+            asker.lost(name if loss else "first", "its worker was lost", noticed=False)
+            if loss < MOST_LOSSES:
+                config = suggested(asker, f"attempt {loss + 1}")
+                assert config["trial"] == "t0000", "the same once more"
         outcome = search.trials["t0000"].outcome
         assert isinstance(outcome, Crashed) and outcome.cause == "infrastructure"
+        assert [event["trial"] for event in events if event["event"] == "lost"] == ["t0000"] * (MOST_LOSSES + 1)
+        assert suggested(asker, "other")["trial"] == "t0001"
+
+    def test_what_had_notice_is_not_counted(self, ask_tell):
+        asker, search, _ = ask_tell
+        for attempt in range(9):
+            assert suggested(asker, str(attempt))["trial"] == "t0000"
+            asker.lost(str(attempt), "its machine is being taken away, with notice", noticed=True)
+        suggested(asker, "last")
+        asker.on_trial_result("last", rung_result())
+        asker.on_trial_complete(
+            "last", {"event": json.dumps({"outcome": OUTCOME, "cost": COST}), "certificate": "null"}
+        )
+        assert isinstance(search.trials["t0000"].outcome, Fitness)
+
+    def test_what_is_lost_while_the_search_is_stopping_is_left_for_a_resume(self, ask_tell):
+        asker, search, events = ask_tell
+        suggested(asker, "a")
+        search.stop("interrupted")
+        asker.lost("a", "its worker was lost", noticed=False)
+        assert not search.trials and not asker.running and events[-1]["event"] != "lost"
 
     def test_what_finishes_while_the_search_is_stopping_is_kept_and_the_rest_left_for_a_resume(self, ask_tell):
         asker, search, _ = ask_tell
@@ -190,28 +229,27 @@ class TestAskTell:
         assert asker.suggest("b") == Searcher.FINISHED and asker.halting
 
     @pytest.mark.parametrize(
-        ("error", "reason", "counted"),
+        ("error", "reason", "noticed"),
         [
-            (ActorDiedError(), "its worker was lost", 1),
-            (RayActorError("", "The actor died because its node has died."), "its node was lost", 1),
-            (RayTaskError("step", "", Preempted(True)), "its machine is being taken away, with notice", 0),
-            (RayTaskError("step", "", Preempted(False)), "its machine is being taken away, with notice", 1),
+            (ActorDiedError(), "its worker was lost", False),
+            (RayActorError("", "The actor died because its node has died."), "its node was lost", False),
+            (RayActorError("", "The actor died because its node has died.", preempted=True), "its node was lost", True),
+            (RayTaskError("step", "", Preempted(True)), "its machine is being taken away, with notice", True),
+            (RayTaskError("step", "", Preempted(False)), "its machine is being taken away, with notice", False),
+            (RayTaskError("step", "", ValueError("so")), "its worker failed: ValueError so", False),
+            (None, "its worker was lost", False),
         ],
     )
-    def test_a_worker_that_is_lost_under_a_trial_is_told_and_what_had_notice_not_counted(
-        self, ask_tell, error, reason, counted
-    ):
-        asker, _, events = ask_tell
-        suggested(asker, "a")
-        metadata = SimpleNamespace(num_failures=1)
-        lost = SimpleNamespace(trial_id="a", run_metadata=metadata, get_pickled_error=lambda: error)
-        Losses(asker).on_trial_recover(0, [], lost)
-        assert {**events[-1], "time": 0} == {"event": "lost", "trial": "t0000", "reason": reason, "time": 0}
-        assert metadata.num_failures == counted
+    def test_how_a_worker_was_lost_is_told(self, tmp_path, error, reason, noticed):
+        told = []
+        asker = SimpleNamespace(lost=lambda *words: told.append(words))
+        file = tmp_path / "error.pkl"
+        if error:
+            file.write_bytes(pickle.dumps(error))
+        Losses(asker).on_trial_error(0, [], SimpleNamespace(trial_id="a", pickled_error_file=str(file)))
+        assert told == [("a", reason, noticed)]
 
     def test_it_can_be_pickled_as_tune_does(self, ask_tell):
-        import pickle
-
         pickle.dumps(ask_tell[0])
 
 

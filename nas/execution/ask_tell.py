@@ -1,11 +1,14 @@
 """Between Ray Tune and the search: Tune's `suggest` and `on_trial_*` become `ask` and `tell`."""
 
 import json
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from ray import cloudpickle
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune import Callback, Stopper
 from ray.tune.search import Searcher
@@ -16,6 +19,8 @@ from nas.shared_trial import TROUBLE
 from nas.trial import TrialSpec, fitness_json
 from nas.types import Certificate, Cost, Crashed, Fitness, Outcome, Rung, Trial, outcome_from_json
 
+MOST_LOSSES = 2  # of a trial's workers without notice: it goes on from its checkpoint with another one so often
+_MOST_LETTERS = 500
 _ASK_SECONDS = 0.05  # what is proposed by then is handed out at once: Tune looks again at an event, or in a second
 
 
@@ -31,6 +36,9 @@ class Running:
 
 class AskTell(Searcher):
     """Asks in a thread, so that a slow proposer never holds up Tune's loop, and tells the search of every result.
+
+    A trial that loses its worker is handed out again, as another one of Tune's, and goes on from its checkpoint. Tune's
+    own second chance ends a trial whose worker dies while it is made ready for it.
 
     Args:
       search: what to ask and tell.
@@ -60,6 +68,8 @@ class AskTell(Searcher):
         self._asking: Future[Assignment | None] | None = None
         self._asks = asks or ThreadPoolExecutor(1, thread_name_prefix="ask")
         self.running: dict[str, Running] = {}
+        self._again: deque[Assignment] = deque()
+        self._losses: Counter[str] = Counter()  # trial -> workers that it lost without notice
         self.failure: BaseException | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
@@ -67,14 +77,8 @@ class AskTell(Searcher):
             return Searcher.FINISHED
         if len(self.running) >= self._workers:
             return None
-        if self._asking is None:
-            self._asking = self._asks.submit(self._search.ask)
-        wait([self._asking], _ASK_SECONDS)
-        if not self._asking.done():
-            return None
-        asking, self._asking = self._asking, None
         try:
-            assignment = asking.result()
+            assignment = self._again.popleft() if self._again else self._asked()
             if assignment is None:
                 return Searcher.FINISHED if self._search.finished else None
             spec = self._make_spec(assignment)
@@ -89,21 +93,34 @@ class AskTell(Searcher):
             **self._constants,
         }
 
+    def _asked(self) -> Assignment | None:
+        """What the search hands out next; None if that is nothing, or not known yet."""
+        if self._asking is None:
+            self._asking = self._asks.submit(self._search.ask)
+        wait([self._asking], _ASK_SECONDS)
+        if not self._asking.done():
+            return None
+        asking, self._asking = self._asking, None
+        return asking.result()
+
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if trial_id in self.running and not self.failure:
             self._safely(self._take_result, self.running[trial_id], result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if error:
+            return  # `lost` is told of it next, and why
         running = self.running.pop(trial_id, None)
         if running is None or self.failure or (self.halting and "outcome" not in _event_of(result)):
             return
-        self._safely(self._take_end, running, result, error)
+        self._safely(self._take_end, running, result)
 
-    def lost(self, trial_id: str, reason: str) -> None:
-        """A trial lost its worker, and goes on with another one."""
-        if trial_id in self.running and not self.failure:
-            trial = self.running[trial_id].assignment.trial
-            self._safely(self._search.note, {"event": "lost", "trial": trial, "reason": reason})
+    def lost(self, trial_id: str, reason: str, noticed: bool) -> None:
+        """A trial lost its worker. What had notice is not counted: it says nothing of the trial."""
+        running = self.running.pop(trial_id, None)
+        if running is not None and not self.failure and not self.halting:
+            self._losses[running.assignment.trial] += not noticed
+            self._safely(self._take_loss, running, reason)
 
     def close(self) -> None:
         """Waits for no proposer: what it still proposes is not taken."""
@@ -133,17 +150,24 @@ class AskTell(Searcher):
             running.measured, running.cost = event["rung"], event["cost"]
             self._search.tell_rung(running.assignment.trial, rung_of(event["rung"]))
 
-    def _take_end(self, running: Running, result: dict[str, Any] | None, error: bool) -> None:
-        """A trial ended: by itself with its outcome, by the scheduler at a rung, or with its worker."""
-        if result is not None and not error:
+    def _take_loss(self, running: Running, reason: str) -> None:
+        trial = running.assignment.trial
+        self._search.note({"event": "lost", "trial": trial, "reason": reason})
+        if self._losses[trial] <= MOST_LOSSES:
+            self._again.append(replace(running.assignment, rungs=self._search.rungs_of(trial)))
+        else:
+            crash = Crashed("infrastructure", f"{reason}, for the {self._losses[trial]}th time")
+            self._tell(running, crash, running.cost or {})
+
+    def _take_end(self, running: Running, result: dict[str, Any] | None) -> None:
+        """A trial ended: by itself with its outcome, or by the scheduler at a rung."""
+        if result is not None:
             self._take_result(running, result)
         event = _event_of(result)
-        cost = event.get("cost") or running.cost or {}
-        if error or result is None:
-            reason = "its worker was lost, more often than it is tried again"
-            outcome: Outcome = Crashed("infrastructure", reason)
-        else:
-            outcome = outcome_from_json(event.get("outcome") or self._stopped_fitness(running))
+        outcome = outcome_from_json(event.get("outcome") or self._stopped_fitness(running))
+        self._tell(running, outcome, event.get("cost") or running.cost or {}, stopped="outcome" not in event)
+
+    def _tell(self, running: Running, outcome: Outcome, cost: dict[str, Any], stopped: bool = False) -> None:
         assignment = running.assignment
         self._search.tell(
             Trial(
@@ -155,7 +179,7 @@ class AskTell(Searcher):
                 cost=Cost(**cost),
                 rungs=self._search.rungs_of(assignment.trial),
                 certificate=Certificate(**running.certificate) if running.certificate else None,
-                stopped=isinstance(outcome, Fitness) and "outcome" not in event,
+                stopped=isinstance(outcome, Fitness) and stopped,
             )
         )
 
@@ -171,21 +195,15 @@ class AskTell(Searcher):
 
 
 class Losses(Callback):
-    """Tells the search of each worker that was lost under a trial.
-
-    What had notice is not counted against the trial, as Ray itself does not count a node that it has drained: a search
-    on machines that come and go would end its longest trials otherwise.
-    """
+    """Tells of each worker that was lost under a trial, and how, which a searcher does not hear."""
 
     def __init__(self, ask_tell: AskTell):
         self._ask_tell = ask_tell
 
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        error = trial.get_pickled_error()
-        cause = error.cause if isinstance(error, RayTaskError) else error
-        if isinstance(cause, Preempted) and cause.noticed:
-            trial.run_metadata.num_failures -= 1
-        self._ask_tell.lost(trial.trial_id, _how_lost(cause))
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        error = _error_of(trial)
+        noticed = error.noticed if isinstance(error, Preempted) else bool(getattr(error, "preempted", False))
+        self._ask_tell.lost(trial.trial_id, _how_lost(error), noticed)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -207,13 +225,24 @@ class EndOfSearch(Stopper):
         return {}
 
 
+def _error_of(trial: Any) -> BaseException | None:
+    """What ended one of Tune's trials; None where it did not leave it."""
+    try:
+        error: BaseException = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    except Exception:  # an error of any library may be in it, and reading it makes that anew
+        return None
+    return error.cause if isinstance(error, RayTaskError) else error
+
+
 def _how_lost(error: BaseException | None) -> str:
     if isinstance(error, Preempted):
         return f"{error}, with notice"
-    words = str(error)
-    if "node" in words and "died" in words:
+    words = str(error or "")
+    if isinstance(error, RayActorError) and "node" in words and "died" in words:
         return "its node was lost"
-    return "its worker was lost" if isinstance(error, RayActorError) else f"its worker failed: {words[-500:]}"
+    if error is None or isinstance(error, RayActorError):
+        return "its worker was lost"
+    return f"its worker failed: {type(error).__name__} {words[-_MOST_LETTERS:]}"
 
 
 def _event_of(result: dict[str, Any] | None) -> dict[str, Any]:

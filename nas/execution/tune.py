@@ -38,7 +38,6 @@ from nas.terminal import printable
 from nas.trial import TrialSpec
 from nas.types import Rung
 
-_WORKER_FAILURES = 2  # a trial goes on from its checkpoint on another worker so many times
 _BYTES_PER_TRIAL = 1.25 * 2**30  # worker, zygote and training took under 1 GiB at the embedded default
 _OBJECT_STORE_BYTES = 100 * 2**20  # specifications and measurements are small
 
@@ -96,7 +95,7 @@ def run(
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=lambda trial: trial.config["trial"],
-                trial_dirname_creator=lambda trial: trial.config["trial"],
+                trial_dirname_creator=lambda trial: f"{trial.config['trial']}-{trial.trial_id}",
             ),
             run_config=tune.RunConfig(
                 name="search",
@@ -104,7 +103,6 @@ def run(
                 verbose=0,
                 stop=EndOfSearch(ask_tell),
                 callbacks=[Losses(ask_tell)],
-                failure_config=tune.FailureConfig(max_failures=_WORKER_FAILURES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a trial keeps its own
             ),
         )

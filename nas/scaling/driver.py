@@ -292,7 +292,9 @@ class _Simulation:
                 return
             self._found.spec_bytes.append(len(config["spec"]))
             assignment = self._ask_tell.running[name].assignment
-            running = _Running(name, {"purpose": config["purpose"]}, self._trials.steps(assignment))
+            running = _Running(
+                name, {part: config[part] for part in ("trial", "purpose")}, self._trials.steps(assignment)
+            )
             self._halving.on_trial_add(None, _as_tune_has_it(running))  # type: ignore[arg-type]
             self._pending.add(name)
             self._held += 1
