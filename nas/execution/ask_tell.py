@@ -238,7 +238,7 @@ def _how_lost(error: BaseException | None) -> str:
     if isinstance(error, Preempted):
         return f"{error}, with notice"
     words = str(error or "")
-    if isinstance(error, RayActorError) and "node" in words and "died" in words:
+    if isinstance(error, RayActorError) and "its node has died" in words:
         return "its node was lost"
     if error is None or isinstance(error, RayActorError):
         return "its worker was lost"
