@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-_WORKER = "ray::TrialWorker"  # how Ray names the process of a trial
+_RAY, _ZYGOTE = "ray::", "nas.sandbox.zygote"  # how command lines begin, and a word of them
 
 
 class Preempted(Exception):
@@ -48,10 +48,11 @@ class Notice:
 
 
 def workers() -> Iterator[psutil.Process]:
-    """The processes of this machine that run trials."""
+    """The processes of this machine that run trials: Ray's, with a zygote of ours below."""
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if " ".join(process.cmdline()).startswith(_WORKER):
+            of_ray = " ".join(process.cmdline()).startswith(_RAY)
+            if of_ray and any(_ZYGOTE in below.cmdline() for below in process.children()):
                 yield process
 
 

@@ -31,7 +31,8 @@ from nas.train import complete_checkpoints
 pytestmark = pytest.mark.faults
 LONG = [
     *TINY,
-    *("train.steps=20000", "train.steps_per_dispatch=20", "search.trials=1", "search.confirm_seeds=0", "seed=3"),
+    *("train.steps=20000", "train.steps_per_dispatch=20", "scheduler=none"),
+    *("search.trials=1", "search.confirm_seeds=0", "seed=3"),
 ]
 Running = subprocess.Popen[str]
 

@@ -16,6 +16,8 @@ from test_end_to_end import NAS, TINY, events, nas, trials
 from nas.sharing.journal import DRIVER, read
 from nas.store import Store
 
+pytestmark = pytest.mark.faults
+
 
 def trials_in(store: Store) -> dict[str, dict]:
     found = map(json.loads, read(store)[0].splitlines())
