@@ -163,7 +163,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     control = [str(programs / "pg_ctl"), "-D", f"{folder}/data", "-w"]
     run(*control, "-l", f"{folder}/log", "-o", options, "start")
     try:
-        yield f"postgresql://nas@{HERE}:{port}/postgres"
+        yield f"postgresql+psycopg2://nas@{HERE}:{port}/postgres"
     finally:
         run(*control, "-m", "immediate", "stop")
         shutil.rmtree(folder, ignore_errors=True)
@@ -202,7 +202,8 @@ def test_a_node_that_is_lost_while_mlflow_is_away(undisturbed, cluster, database
             wait_until(lambda: lost_so_far(folder), process, "word of the loss")
             wait_until(lambda: "t0000" in trials_so_far(folder), process, "the end of the trial")
             server.enter_context(serving(database, tmp_path / "artifacts", port))
-        assert lost_so_far(folder) == [("t0000", "its node was lost")]
+        ((trial, how),) = lost_so_far(folder)
+        assert trial == "t0000" and how in ("its node was lost", "its worker was lost"), "Ray may not know yet which"
         whole(folder)
         assert bits(folder) == bits(undisturbed)
         client = connect(f"http://{HERE}:{port}")

@@ -27,9 +27,9 @@ class TrialWorker(tune.Trainable):
     """
 
     _certificate: dict[str, Any] | None = None
+    _noticed = False
 
     def setup(self, config: dict[str, Any]) -> None:
-        self._noticed = False
         self._without_work = signal.signal(signal.SIGTERM, self._take_notice)
         modules, folder = (*PRELOAD, *config["preload"]), _folder_of_trials(config)
         self._box = Box(modules, config["cpus"], config["sandbox"], folder, config["gpus"])
