@@ -29,6 +29,7 @@ from nas.tracking.store import connect
 from nas.train import complete_checkpoints
 
 pytestmark = pytest.mark.faults
+NAME = "nas.trial"  # tag of a run
 LONG = [
     *TINY,
     *("train.steps=20000", "train.steps_per_dispatch=20", "scheduler=none"),
@@ -209,7 +210,7 @@ def test_a_node_that_is_lost_while_mlflow_is_away(undisturbed, cluster, database
         client = connect(f"http://{HERE}:{port}")
         (experiment,) = [each for each in client.search_experiments() if each.name == "nas"]
         runs = client.search_runs([experiment.experiment_id])
-        found = {run.data.tags["trial"]: run.data.metrics["bits_per_byte"] for run in runs if "trial" in run.data.tags}
+        found = {run.data.tags[NAME]: run.data.metrics["bits_per_byte"] for run in runs if NAME in run.data.tags}
         assert found == pytest.approx(bits(folder)), "what MLflow missed was made good"
 
 
