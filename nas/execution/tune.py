@@ -27,6 +27,7 @@ os.environ.setdefault("TUNE_WARN_THRESHOLD_S", "10")
 import psutil
 import ray
 from ray import tune
+from tenacity import Retrying, stop_after_attempt, wait_random
 
 from nas.errors import UserError
 from nas.execution.ask_tell import AskTell, EndOfSearch, Losses
@@ -38,6 +39,7 @@ from nas.terminal import printable
 from nas.trial import TrialSpec
 from nas.types import Rung
 
+_STARTS, _PAUSE_SECONDS = 4, 10.0  # of a Ray of our own, and at most between two of them
 _BYTES_PER_TRIAL = 1.25 * 2**30  # worker, zygote and training took under 1 GiB at the embedded default
 _OBJECT_STORE_BYTES = 100 * 2**20  # specifications and measurements are small
 
@@ -200,24 +202,26 @@ def _connect(address: str) -> None:
 
 
 def start(cpus: int) -> None:
-    """A Ray of our own; once more if it does not come up: it gives itself 30 s, which a busy machine can exceed."""
+    """A Ray of our own; again if it does not come up: it gives itself 30 s, which a busy machine can exceed."""
     options: dict[str, Any] = {
         "address": "local",  # else one that somebody has started here would be joined, or refused
         "num_cpus": cpus,
         "include_dashboard": False,
         "object_store_memory": _OBJECT_STORE_BYTES,
     }
+    attempts = Retrying(
+        stop=stop_after_attempt(_STARTS),
+        wait=wait_random(0, _PAUSE_SECONDS),  # of several that start at once none gets in the others' way again
+        before_sleep=lambda _: ray.shutdown(),
+        reraise=True,
+    )
     try:
-        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception:  # of no class of its own
+        attempts(ray.init, **options, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # of no class of its own
         ray.shutdown()
-        try:
-            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-        except Exception as error:
-            ray.shutdown()
-            raise ExecutionError(
-                f"Ray did not start on this machine, twice: {printable(str(error))} Let it rest, then try again"
-            ) from error
+        raise ExecutionError(
+            f"Ray did not start on this machine, {_STARTS} times: {printable(str(error))} Let it rest, then try again"
+        ) from error
 
 
 def _trials_in_memory() -> int:
