@@ -156,7 +156,7 @@ class AskTell(Searcher):
         if self._losses[trial] <= MOST_LOSSES:
             self._again.append(replace(running.assignment, rungs=self._search.rungs_of(trial)))
         else:
-            crash = Crashed("infrastructure", f"{reason}, for the {self._losses[trial]}th time")
+            crash = Crashed("infrastructure", f"{reason}, {self._losses[trial]} times in all")
             self._tell(running, crash, running.cost or {})
 
     def _take_end(self, running: Running, result: dict[str, Any] | None) -> None:
