@@ -16,7 +16,7 @@ from fakes import fitness
 from nas import journal as journals
 from nas.cli import main
 from nas.commands.review import Decision, arguments, review
-from nas.commands.search import Folder, _store_best, _store_trial
+from nas.commands.search import Folder, _store_best, store_trial
 from nas.errors import UserError
 from nas.journal import Event, Journal
 from nas.live import Progress
@@ -265,7 +265,7 @@ def contents(folder: Path) -> Mapping[str, str]:
 def test_the_source_and_the_certificate_of_what_was_tried_are_beside_it(first: Path) -> None:
     folder = Folder(first)
     for event in EVENTS:
-        _store_trial(folder, event)
+        store_trial(folder, event)
     kept = contents(folder.trial("t0001"))
     assert kept.keys() == {"candidate.py", "certificate.json"} and kept["candidate.py"] == CHILD.source
     assert Certificate(**json.loads(kept["certificate.json"])) == CERTIFICATE
@@ -280,7 +280,7 @@ def test_a_candidate_that_waits_there_with_a_link_is_not_followed(first: Path) -
     (folder.trial("t0001") / "candidate.py").symlink_to(target.absolute())
     (folder.trial("t0001") / "certificate.json").mkdir()
     for event in EVENTS:
-        _store_trial(folder, event)
+        store_trial(folder, event)
     assert target.read_text() == "kept"
     copy = folder.trial("t0001") / "candidate.py"
     assert not copy.is_symlink() and copy.read_text() == CHILD.source
@@ -288,7 +288,7 @@ def test_a_candidate_that_waits_there_with_a_link_is_not_followed(first: Path) -
 
 def test_what_has_no_certificate_and_cannot_be_encoded_is_kept_too(first: Path) -> None:
     event: dict[str, Any] = {**ended("t0009", Candidate("x = '\ud800'", "file"), Rejected("static", "no"))[1]}
-    _store_trial(Folder(first), {**event, "certificate": None})
+    store_trial(Folder(first), {**event, "certificate": None})
     assert contents(Folder(first).trial("t0009")) == {"candidate.py": "x = '\\ud800'"}
 
 
