@@ -3,11 +3,11 @@
 import os
 
 import pytest
+from common import ungated_spec
 
 from nas import compiled
-from nas.search import rung_steps
 from nas.settings import BudgetSettings, ModelSettings, Settings, TaskSettings, TrainSettings
-from nas.trial import make_spec, run_trial
+from nas.trial import run_trial
 
 SETTINGS = Settings(
     model=ModelSettings(width=32, heads=2, layers=2),
@@ -30,18 +30,7 @@ class TokenMixer(nnx.Module):
 
 
 def train(source, box, corpus, folder, kept):
-    spec = make_spec(
-        source,
-        SETTINGS,
-        corpus,
-        gate=None,
-        rungs=rung_steps(SETTINGS),
-        floored=False,
-        contends_below=None,
-        seed=0,
-        folder=folder,
-        compiled=kept,
-    )
+    spec = ungated_spec(source, SETTINGS, corpus, folder, compiled=kept)
     *_, rung, last = run_trial(spec, box)
     assert last["outcome"]["kind"] == "fitness"
     assert not (folder / "train" / "compiled").exists()

@@ -8,13 +8,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from common import SPACE
+from common import SPACE, ungated_spec
 
 from nas.devices import ONE, DevicesError, spread
 from nas.sandbox import Box, Limits
 from nas.settings import ModelSettings, Settings, TrainSettings
 from nas.tasks.corpus import Corpus
-from nas.trial import ANY, PRELOAD, TrialSpec, make_spec, run_trial
+from nas.trial import ANY, PRELOAD, TrialSpec, run_trial
 
 SOURCE = SPACE.baselines()["linear_attention"].source
 MODEL = ModelSettings(width=16, heads=2, layers=1)
@@ -58,15 +58,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(four: Box, corpus: Corpus, folder: Path) -> dict[str, dict[str, list]]:
-    return called(four, "train_each", corpus, folder, source=SOURCE, model=asdict(MODEL), runs=RUNS)  # type: ignore[return-value]
+    return called(four, "train_each", corpus, folder, source=SOURCE, model=asdict(MODEL), runs=RUNS)
 
 
 def spec(corpus: Corpus, folder: Path, **changes: object) -> TrialSpec:
     settings = replace(Settings(), model=MODEL, train=TRAIN)
-    made = make_spec(
-        SOURCE, settings, corpus, gate=None, rungs=[6, 12, 24], floored=False, contends_below=ANY, seed=0, folder=folder
-    )
-    return replace(made, accelerator=True, validation_windows=10, **changes)  # type: ignore[arg-type]
+    made = ungated_spec(SOURCE, settings, corpus, folder, rungs=[6, 12, 24], contends_below=ANY)
+    return replace(made, accelerator=True, validation_windows=10, **changes)
 
 
 @pytest.mark.parametrize("name", [name for name in RUNS if name != "one"])
@@ -116,8 +114,8 @@ def test_repeated_trainings_are_spread_too(
 def test_every_device_is_fed_its_share(four: Box, corpus: Corpus, tmp_path: Path) -> None:
     """From the file, and from tokens that each of them has."""
     fed = called(four, "feed_each", corpus, tmp_path / "feed")
-    assert len(fed) == 12  # type: ignore[arg-type]
-    for windows in fed:  # type: ignore[attr-defined]
+    assert len(fed) == 12
+    for windows in fed:
         assert windows["same"]
         assert windows["rows"] == [TRAIN.batch // windows["devices"]] * windows["devices"]
 

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from common import ROOT, SPACE
+from common import ROOT, SPACE, ungated_spec
 from test_trial import SETTINGS
 
 from nas.sandbox import Box
-from nas.search import rung_steps
 from nas.settings import CorpusSettings
 from nas.tasks.corpus import Corpus, CorpusError, prepare
 from nas.train import complete_checkpoints
-from nas.trial import make_spec, run_trial
+from nas.trial import run_trial
 
 SOURCE = SPACE.baselines()["linear_attention"].source
 Disk = Callable[[int], AbstractContextManager[Path]]
@@ -45,17 +44,7 @@ def grow(folder: Path, size: int) -> None:
 
 
 def trial(corpus: Corpus, folder: Path, box: Box) -> list[dict[str, Any]]:
-    spec = make_spec(
-        SOURCE,
-        SETTINGS,
-        corpus,
-        gate=None,
-        rungs=rung_steps(SETTINGS),
-        floored=False,
-        contends_below=None,
-        seed=0,
-        folder=folder,
-    )
+    spec = ungated_spec(SOURCE, SETTINGS, corpus, folder)
     return list(run_trial(spec, box))
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from common import SPACE
+from common import SPACE, ungated_spec
 from flax import nnx
 from test_trial import SETTINGS
 
@@ -18,8 +18,7 @@ from nas.errors import UserError
 from nas.journal import Journal
 from nas.loading import load_mixer
 from nas.model import LanguageModel
-from nas.search import rung_steps
-from nas.trial import make_spec, run_trial
+from nas.trial import run_trial
 from nas.types import Budget, Candidate, Cost, Fitness, Trial, trial_to_json
 
 CHOICE = """
@@ -61,17 +60,7 @@ def searched(box, corpus, tmp_path_factory):
     """The folder of a search with one trained baseline in it."""
     folder = tmp_path_factory.mktemp("results") / "one"
     source = SPACE.baselines()["linear_attention"].source
-    spec = make_spec(
-        source,
-        SETTINGS,
-        corpus,
-        gate=None,
-        rungs=rung_steps(SETTINGS),
-        floored=False,
-        contends_below=None,
-        seed=0,
-        folder=folder / "trials" / "t0000",
-    )
+    spec = ungated_spec(source, SETTINGS, corpus, folder / "trials" / "t0000")
     *_, last = run_trial(spec, box)
     outcome = {name: value for name, value in last["outcome"].items() if name != "kind"}
     candidate = Candidate(source, "baseline", name="linear_attention")

@@ -187,7 +187,8 @@ class TestAskTell:
                 assert config["trial"] == "t0000", "the same once more"
         outcome = search.trials["t0000"].outcome
         assert isinstance(outcome, Crashed) and outcome.cause == "infrastructure"
-        assert [event["trial"] for event in events if event["event"] == "lost"] == ["t0000"] * (MOST_LOSSES + 1)
+        assert outcome.reason == f"its worker was lost, {MOST_LOSSES + 1} times in all"
+        assert [event["trial"] for event in events if event["event"] == "lost"] == ["t0000"] * MOST_LOSSES
         assert suggested(asker, "other")["trial"] == "t0001"
 
     def test_what_had_notice_is_not_counted(self, ask_tell):

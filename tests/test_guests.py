@@ -197,8 +197,10 @@ def test_guests_cost_no_budget_and_earn_nothing(tmp_path: Path) -> None:
     assert fidelity.reached == len({t.candidate.id for t in own if isinstance(t.outcome, Fitness)})
     alone, _ = start(search.settings)
     alone.replay([event for event in events if event["event"] != "guest"])
-    counts = lambda one: {name: arm["pulls"] for name, arm in one._credit.policy.credit().items()}  # noqa: E731
-    assert counts(search) == pytest.approx(counts(alone))
+    ours, without = (
+        {name: arm["pulls"] for name, arm in each._credit.policy.credit().items()} for each in (search, alone)
+    )
+    assert ours == pytest.approx(without)
     assert search.noise == alone.noise and search.archive.noise(40) == alone.archive.noise(40)
     assert search.reference_flops_per_token() == alone.reference_flops_per_token()
 

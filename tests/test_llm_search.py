@@ -592,7 +592,7 @@ def test_a_grammar_with_nothing_to_change_ends_no_search_of_a_team() -> None:
     team = Team(write)
     answer = lambda request, number: text("what?") if number in (4, 5, 6) else team(request, number)  # noqa: E731
     with searching(answer, trials=12, analyst=False, concurrency=1) as (running, _):
-        running.search._proposer._space = Barren()  # type: ignore[attr-defined]
+        running.search._proposer._space = Barren()
         running.run()
     assert proposers(running) == {"llm": 12} and running.of("no_proposal")
 

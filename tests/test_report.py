@@ -261,7 +261,7 @@ def test_what_was_verified_as_better_and_is_a_baseline_later_is_retained(folder:
     earlier, later = (account(each, each.path.parent) for each in (verified, folder))
     kept = next(trial for trial in later.trials if trial.purpose == "baseline")
     verdict = {**earlier.verification["verdicts"][0], "id": kept.candidate.id}
-    earlier.verification["verdicts"][0].update(verdict)  # type: ignore[attr-defined]
+    earlier.verification["verdicts"][0].update(verdict)
     assert recursion.table([earlier, later]).rows[1][3].startswith("1 of 2 (50%")
 
 
@@ -287,7 +287,7 @@ def opened(browser: Browser, tmp_path: Path):
         page.wait_for_selector("html[data-drawn=yes]", timeout=60_000)
         return page
 
-    opened.wrong = wrong  # type: ignore[attr-defined]
+    opened.wrong = wrong
     yield opened
     context.close()
     assert wrong == []

@@ -3,13 +3,12 @@
 import json
 
 import pytest
-from common import SPACE
+from common import SPACE, ungated_spec
 from test_trial import SETTINGS
 
 from nas.model import count_params, expected_params
-from nas.search import rung_steps
 from nas.settings import ModelSettings
-from nas.trial import ANY, make_spec, run_trial
+from nas.trial import ANY, run_trial
 
 HONEST = SPACE.baselines()["linear_attention"].source
 CLASS = """
@@ -48,17 +47,7 @@ if "nas.rescore" in sys.modules:
 
 
 def outcome_of(source, box, corpus, folder, contends_below=ANY):
-    spec = make_spec(
-        source,
-        SETTINGS,
-        corpus,
-        gate=None,
-        rungs=rung_steps(SETTINGS),
-        floored=False,
-        contends_below=contends_below,
-        seed=0,
-        folder=folder,
-    )
+    spec = ungated_spec(source, SETTINGS, corpus, folder, contends_below=contends_below)
     *_, last = run_trial(spec, box)
     return json.loads(json.dumps(last, allow_nan=False))["outcome"]
 

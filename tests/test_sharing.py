@@ -14,14 +14,13 @@ from typing import Any
 
 import fsspec
 import pytest
-from common import SPACE
+from common import SPACE, ungated_spec
 from fsspec.implementations.memory import MemoryFileSystem
 from test_trial import SETTINGS
 
 from nas.commands.kept_noise import bring_noise, fetch_noise
 from nas.journal import Journal, JournalError
 from nas.sandbox import Box
-from nas.search import rung_steps
 from nas.shared_trial import run_shared_trial, shared
 from nas.sharing import corpus as shared_corpus
 from nas.sharing import journal as shared_journal
@@ -30,7 +29,7 @@ from nas.sharing.corpus import bring, fetched
 from nas.sharing.journal import DRIVER, Copy, Mirror, Taken, fetch, read
 from nas.store import Store, StoreError
 from nas.tasks.corpus import Corpus
-from nas.trial import TrialSpec, make_spec
+from nas.trial import TrialSpec
 
 SOURCE = SPACE.baselines()["linear_attention"].source
 
@@ -215,8 +214,8 @@ def test_a_driver_that_was_cut_off_learns_that_another_has_gone_on(busy: bool, s
     )
     second.close()
     if busy:
-        second = Driver(store, tmp_path / "three").begin()  # type: ignore[assignment]
-        second.write(3)  # type: ignore[attr-defined]
+        second = Driver(store, tmp_path / "three").begin()
+        second.write(3)
         assert first.close() > 0 and second.close() == 0
         with pytest.raises(JournalError, match="differ from line 2 on, since it was gone on with elsewhere: move the"):
             Driver(store, tmp_path / "one")
@@ -359,18 +358,7 @@ def machines(store: Store, corpus: Corpus, compiled: Path, tmp_path: Path) -> Ca
     bring(store, corpus, print)
 
     def spec(machine: str, trial: str = "t0000", **changes: Any) -> TrialSpec:
-        made = make_spec(
-            SOURCE,
-            SETTINGS,
-            corpus,
-            gate=None,
-            rungs=rung_steps(SETTINGS),
-            floored=False,
-            contends_below=None,
-            seed=0,
-            folder=tmp_path / machine / "trials" / trial,
-            compiled=compiled,
-        )
+        made = ungated_spec(SOURCE, SETTINGS, corpus, tmp_path / machine / "trials" / trial, compiled=compiled)
         files = {name: str(tmp_path / machine / f"{name}.bin") for name in made.corpus}
         at = shared(store.url, "first", trial, corpus)
         return replace(made, corpus=files, shared=at, **changes)
@@ -392,7 +380,7 @@ def test_a_trial_goes_on_on_a_machine_that_has_nothing_of_it(
     lost = run_shared_trial(machines("lost"), box)
     first = next(lost)
     wait_until(lambda: store.names("searches/first/trials/t0000") == ["00000003.tar"])
-    lost.close()  # type: ignore[attr-defined]
+    lost.close()
     shutil.rmtree(tmp_path / "lost")
     again, *rest = run_shared_trial(machines("another"), box)
     assert first["rung"]["step"] == 3 and again["rung"] == first["rung"], "clock and all: it did not begin anew"

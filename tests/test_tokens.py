@@ -8,19 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tokenizers
-from common import SPACE
+from common import SPACE, ungated_spec
 from flax import nnx
 from test_trial import SETTINGS
 
 from nas.loading import load_mixer
 from nas.model import LanguageModel
 from nas.sandbox import Box
-from nas.search import rung_steps
 from nas.settings import CorpusSettings
 from nas.tasks.corpus import SPLITS, Corpus, prepare
 from nas.tasks.reader import read_tokens
 from nas.train import Programs, language_loss, restore, scored_bits
-from nas.trial import ANY, make_spec, run_trial
+from nas.trial import ANY, run_trial
 
 SOURCE = SPACE.baselines()["linear_attention"].source
 LONGER = replace(SETTINGS, train=replace(SETTINGS.train, timeout_seconds=600))
@@ -56,17 +55,7 @@ def tokens(
 def test_bits_per_byte_of_tokens_are_those_of_the_logits(
     tokens: Corpus, library: tuple[tokenizers.Tokenizer, Path], box: Box, tmp_path: Path
 ) -> None:
-    spec = make_spec(
-        SOURCE,
-        LONGER,
-        tokens,
-        gate=None,
-        rungs=rung_steps(LONGER),
-        floored=False,
-        contends_below=ANY,
-        seed=0,
-        folder=tmp_path,
-    )
+    spec = ungated_spec(SOURCE, LONGER, tokens, tmp_path, contends_below=ANY)
     *rungs, last = run_trial(spec, box)
     outcome = json.loads(json.dumps(last))["outcome"]
     assert outcome["kind"] == "fitness", outcome

@@ -113,7 +113,7 @@ class AskTell(Searcher):
         running = self.running.pop(trial_id, None)
         if running is None or self.failure or (self.halting and "outcome" not in _event_of(result)):
             return
-        self._safely(self._take_end, running, result)
+        self._safely(self._take_end, running, result or {})
 
     def lost(self, trial_id: str, reason: str, noticed: bool) -> None:
         """A trial lost its worker. What had notice is not counted: it says nothing of the trial."""
@@ -152,17 +152,16 @@ class AskTell(Searcher):
 
     def _take_loss(self, running: Running, reason: str) -> None:
         trial = running.assignment.trial
-        self._search.note({"event": "lost", "trial": trial, "reason": reason})
         if self._losses[trial] <= MOST_LOSSES:
+            self._search.note({"event": "lost", "trial": trial, "reason": reason})
             self._again.append(replace(running.assignment, rungs=self._search.rungs_of(trial)))
         else:
             crash = Crashed("infrastructure", f"{reason}, {self._losses[trial]} times in all")
             self._tell(running, crash, running.cost or {})
 
-    def _take_end(self, running: Running, result: dict[str, Any] | None) -> None:
+    def _take_end(self, running: Running, result: dict[str, Any]) -> None:
         """A trial ended: by itself with its outcome, or by the scheduler at a rung."""
-        if result is not None:
-            self._take_result(running, result)
+        self._take_result(running, result)
         event = _event_of(result)
         outcome = outcome_from_json(event.get("outcome") or self._stopped_fitness(running))
         self._tell(running, outcome, event.get("cost") or running.cost or {}, stopped="outcome" not in event)

@@ -191,9 +191,11 @@ class _Simulation:
             ahead = LlmProposer(settings, self._space, team, known, Templates(None), note)
             stage = Calls(self._timeline, team, settings.llm.concurrency, partial(self._timed, "team"))
             self._listeners.append(team.take)
-        clock = lambda: self._timeline.now  # noqa: E731
-        search = Search(settings, self._space, self._record, clock, ahead=ahead, stage=stage)
+        search = Search(settings, self._space, self._record, self._clock, ahead=ahead, stage=stage)
         return search, team
+
+    def _clock(self) -> float:
+        return self._timeline.now
 
     def _made_listeners(self) -> list[Callable[[Event], Any]]:
         """As `nas search` has them; MLflow's writer is in a thread of its own there."""
