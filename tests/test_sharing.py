@@ -400,7 +400,8 @@ def test_a_trial_whose_machine_is_taken_away_goes_on_elsewhere_from_where_it_was
     (last,) = taken
     assert last["outcome"]["cause"] == "preempted"
     step = int(last["outcome"]["reason"].removeprefix("at step "))
-    assert 3 < step < 900 and store.names("searches/first/trials/t0000") == [f"{step:08d}.tar"]
+    # 3 where the notice was there before the first step after the rung
+    assert 3 <= step < 900 and store.names("searches/first/trials/t0000") == [f"{step:08d}.tar"]
     assert not box.give_notice(), "nothing runs any more"
     assert told(list(run_shared_trial(machines("another", **long), box))) == told(whole)
 
