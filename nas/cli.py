@@ -22,6 +22,7 @@ nas: searches for token mixers of linear cost, and tells what is really better.
   nas report SEARCH [SEARCH ...]   one page to look at: what was found, how sure it is, why, at what cost; compared
   nas audit [verify|registry]    these words, and whether their chain is whole; MLflow's registry written from them
   nas verify SEARCH [--beside SEARCH ...] [overrides]   what it found against tuned baselines, and a verdict; ablation
+  nas discovery SEARCH           what a verified search has found, in one Markdown file with sources and commands
   nas reproduce SEARCH TRIAL [overrides]   trains one of its trials again, from its journal alone, and compares
   nas export SEARCH TRIAL DIR    a trained trial as a small package that runs without this engine
   nas null [overrides]           whether verification calls copies better that differ from the baseline in names alone
@@ -77,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "audit": _audit,
         "report": _report,
         "verify": _verify,
+        "discovery": _discovery,
         "reproduce": _reproduce,
         "export": _export,
         "null": _null,
@@ -241,6 +243,14 @@ def _verify(words: list[str]) -> int:
 
     search, beside, overrides = arguments(words)
     return verify(search, beside, settings_of(composed(overrides)), overrides)
+
+
+def _discovery(words: list[str]) -> int:
+    from nas.commands.discovery import arguments, discovery
+    from nas.configuration import composed, settings_of
+
+    search, overrides = arguments(words)
+    return discovery(search, Path(settings_of(composed(overrides)).results_dir))
 
 
 def _reproduce(words: list[str]) -> int:

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +11,11 @@ from common import SPACE
 
 from nas import journal as journals
 from nas.cli import main
+from nas.commands.discovery import arguments as discovery_arguments
 from nas.commands.meta import prior_of
 from nas.commands.null import _names, renamed
 from nas.commands.verify import arguments
+from nas.configuration import as_recorded, composed, settings_of
 from nas.errors import UserError
 from nas.journal import Journal
 from nas.meta import POLICIES
@@ -115,6 +117,26 @@ def test_a_search_is_verified_and_going_on_measures_nothing_twice(
     assert run_of_trial.data.tags["verdict"] == verdict["verdict"] and run_of_trial.data.tags["family"]
     files = {file.path for file in client.list_artifacts(run_of_trial.data.tags["mlflow.parentRunId"])}
     assert {"verification.md", "verification.svg", "candidates.csv"} <= files
+
+    code, out, err = run(["discovery", str(searched), f"results_dir={tmp_path}"], capfd)
+    assert code == 0 and out == f"written to {tmp_path}/discovery.md\n", err
+    assert (tmp_path / "discovery.svg").read_bytes() == (searched / "verification.svg").read_bytes()
+    page = (tmp_path / "discovery.md").read_text()
+    winner = next(e["candidate"] for e in journals.read(searched / "journal.jsonl") if e.get("id") == "t0001")
+    assert winner["source"].strip() in page and f"\n    nas verify {searched}" in page
+    assert f"**{verdict['verdict']}**" in page and f"| {winner['operator']} | 1 |" in page
+    searching = next(line for line in page.splitlines() if line.startswith("    nas search "))
+    told_again = settings_of(composed([*searching.split()[2:], f"results_dir={searched.parent}", "notes_dir=notes"]))
+    recorded = as_recorded(journals.read(searched / "journal.jsonl")[0]["config"])
+    assert replace(told_again, name=None, notes_dir=recorded.notes_dir) == replace(recorded, name=None)
+
+
+def test_a_discovery_needs_a_verification(searched: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    shutil.copytree(searched, tmp_path / "bare", ignore=shutil.ignore_patterns("verification.*"))
+    code, _, err = run(["discovery", str(tmp_path / "bare")], capfd)
+    assert code == 2 and "is not verified yet: nas verify bare" in err
+    with pytest.raises(UserError, match="usage: nas discovery SEARCH"):
+        discovery_arguments([])
 
 
 def test_what_can_not_be_verified_is_one_sentence(

@@ -50,13 +50,13 @@ def markdown(report: dict[str, Any]) -> str:
         *_intervals(report),
         "## Architectures, primary condition",
         "",
-        *_architectures(report),
+        *architectures(report),
         "## Ablation",
         "",
         *_ablations(report),
         "## Discovery",
         "",
-        *_curves(report),
+        *curves(report),
         "![the best so far, and its verified gain](verification.svg)",
         "",
     ]
@@ -118,7 +118,8 @@ def _intervals(report: Report) -> list[str]:
     return markdown_table(headers, rows)
 
 
-def _architectures(report: Report) -> list[str]:
+def architectures(report: Report) -> list[str]:
+    """Markdown: everybody under the primary condition."""
     headers = ["", "role", "learning rate", "validation", "test", "parameters", "FLOPs/token", "state", "tokens/s"]
     rows = [
         [
@@ -159,7 +160,8 @@ def _effect(row: Mapping[str, Any]) -> str:
     return interval(row["effect"]) or f"it can't be removed by itself: {row['reason']}"
 
 
-def _curves(report: Report) -> list[str]:
+def curves(report: Report) -> list[str]:
+    """Markdown: the record holders of each search."""
     rows = [
         [
             printable(curve["search"]),
