@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.table import Table
 
-from nas.bench import search, step, trial
+from nas.bench import driver, search, step, trial
 from nas.bench.figure import Figure
 from nas.configuration import composed, settings_of
 from nas.settings import Settings
@@ -28,6 +28,7 @@ OUTPUT = Path("results/bench.json")
 PARTS: dict[str, Callable[[Settings, SearchSpace], Iterator[Figure]]] = {
     "trial": trial.measure,
     "step": step.measure,
+    "driver": driver.measure,
     "search": search.measure,
 }
 
