@@ -352,6 +352,7 @@ def test_the_gpus_that_ray_gives_a_worker_are_those_of_its_candidates(tmp_path, 
             *_, last = box.run("contained:environment", {}, Path(folder) / "a", Limits(60))
         finally:
             box.close()
+        assert "result" in last, last
         return last["result"]
 
     monkeypatch.setattr("ray.init", partial(ray.init, num_gpus=4))
