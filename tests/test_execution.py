@@ -3,6 +3,7 @@
 import json
 import pickle
 import signal
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -345,8 +346,11 @@ def test_a_cluster_without_room_for_one_trial_is_an_error(machines, have, monkey
 def test_the_gpus_that_ray_gives_a_worker_are_those_of_its_candidates(tmp_path, monkeypatch):
     """Ray counts what it is told of: there need be no GPU."""
 
+    tests = str(Path(__file__).parent)
+
     @ray.remote(num_cpus=0.1)
     def seen(folder, gpus):
+        sys.path.append(tests)  # Ray's workers have their own
         box = Box(("contained",), tier="limits", root=Path(folder), gpus=gpus)
         try:
             *_, last = box.run("contained:environment", {}, Path(folder) / "a", Limits(60))
