@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from nas.credit import Credit
-from nas.lookahead import Lookahead, Prospect
+from nas.lookahead import Genome, Lookahead, Prospect
 from nas.meta import Measured, Posterior
 from nas.population import Population
 from nas.predictor import Predictor
-from nas.space import SearchSpace
+from nas.space import NotApplicable, SearchSpace
 from nas.types import Candidate, Fitness, Operator, Trial
 
 _NOBODY: Mapping[str, int] = MappingProxyType({})
@@ -102,9 +102,35 @@ class Chooser:
         operator = self._operators[rng.choices(list(weights), list(weights.values()))[0]]
         return Chosen(operator, parents[operator.name], weights)
 
+    def foreseen(
+        self, operator: Operator, parents: Sequence[Candidate], draws: Sequence[int]
+    ) -> Mapping[int, Mapping[str, str]] | None:
+        """Draw -> the parts of the child that `mutate` would make with it, as far as one knows before it is made.
+
+        Of draws that come to the same parts the first; those without a child are left out. None if the parents say too
+        little.
+        """
+        genomes = [self._space.describe(parent.source) for parent in parents]
+        found: dict[Genome, tuple[int, Mapping[str, str]]] = {}
+        for draw in draws:
+            try:
+                variants = self._space.variants(operator, genomes, random.Random(draw))
+            except NotApplicable:
+                return None
+            for first in variants[:1]:
+                found.setdefault(frozenset(first.items()), (draw, first))
+        return dict(found.values())
+
+    def best_first(self, foreseen: Mapping[int, Mapping[str, str]], rng: random.Random) -> list[int]:
+        """The draws, by a draw of what their children may be worth; those that are not new at the end."""
+        tried = {draw: frozenset(parts.items()) in self._tried for draw, parts in foreseen.items()}
+        new = [draw for draw in foreseen if not tried[draw]]
+        ranked = self._predictor.ranked([foreseen[draw] for draw in new], rng)
+        return [*(new[at] for at in ranked), *(draw for draw in foreseen if tried[draw])]
+
     def best_looking(self, children: Sequence[Candidate], rng: random.Random) -> Candidate:
         """The one that a draw of what they may be worth puts first."""
-        return children[self._predictor.best([self._space.describe(child.source) for child in children], rng)]
+        return children[self._predictor.ranked([self._space.describe(child.source) for child in children], rng)[0]]
 
     def posterior(self) -> Posterior:
         """What is known of operators and of candidates, for a later search."""

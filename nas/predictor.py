@@ -63,14 +63,14 @@ class Predictor:
         """What this search has measured, for a later one."""
         return tuple(known.measured for known in self._known if known.own)
 
-    def best(self, possible: Sequence[Parts], rng: random.Random) -> int:
-        """Index of the one with the fewest bits per byte, by a draw of what they may be after all that is known.
+    def ranked(self, possible: Sequence[Parts], rng: random.Random) -> list[int]:
+        """Indices of these, the fewest bits per byte first, by a draw of what they may be after all that is known.
 
-        The first, while too little is known.
+        As they stand, while too little is known.
         """
         if len(possible) < 2 or not self.knows:
-            return 0
-        return int(self._sampled(possible, 1, rng)[0].argmin())
+            return list(range(len(possible)))
+        return self._sampled(possible, 1, rng)[0].argsort(kind="stable").tolist()  # type: ignore[no-any-return]
 
     def foresee(
         self, options: Mapping[Name, Sequence[Parts]], draws: int, rng: random.Random

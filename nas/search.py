@@ -245,20 +245,50 @@ class Search:
     def _foreseen(self, request: Request) -> Candidate:
         """Of several children that the proposer could make, the one that looks best and is new.
 
+        They are looked at by their parts, before any is made: to make one takes longer than all else that the driver
+        does for a trial.
+
         Raises:
           NotApplicable, Exhausted: as the proposer does.
         """
-        first = self._proposer.propose(request)
         if self.settings.search.draws == 1 or not self._proposer.draws_freely:
-            return first
+            return self._proposer.propose(request)
+        draws = [request.rng.getrandbits(64) for _ in range(self.settings.search.draws)]
+        with self._lock:
+            foreseen = self._chooser.foreseen(request.operator, request.parents, draws)
+        if foreseen is None:
+            return self._best_made(request, draws)
+        made, refusal = None, NotApplicable(f"{request.operator.name} finds nothing to put in")
+        with self._lock:
+            order = self._chooser.best_first(foreseen, request.rng)
+        for draw in order:
+            try:
+                child = self._drawn(request, draw)
+            except NotApplicable as error:
+                refusal = error
+                continue
+            with self._lock:
+                if child.id not in self._seen:
+                    return child
+            made = made or child
+        if made is None:
+            raise refusal
+        return made
+
+    def _best_made(self, request: Request, draws: Sequence[int]) -> Candidate:
+        """The same where the parents do not say what comes of them: each child is made, and then looked at."""
+        first = self._drawn(request, draws[0])
         drawn = {first.id: first}
-        for _ in range(self.settings.search.draws - 1):
+        for draw in draws[1:]:
             with contextlib.suppress(NotApplicable):
-                child = self._proposer.propose(request)  # its draws go on from where they were
+                child = self._drawn(request, draw)
                 drawn.setdefault(child.id, child)
         with self._lock:
             children = [child for name, child in drawn.items() if name not in self._seen] or [first]
             return self._chooser.best_looking(children, request.rng)
+
+    def _drawn(self, request: Request, draw: int) -> Candidate:
+        return self._proposer.propose(replace(request, rng=random.Random(draw)))
 
     def _due(self, misses: Sequence[str]) -> Assignment | _Draw | None:
         """What comes next: a trial that needs no proposer, the arguments of a proposal, or nothing for now."""

@@ -39,28 +39,28 @@ def test_what_has_helped_is_chosen_again() -> None:
     for seed in range(100):
         rng = random.Random(1000 + seed)
         possible = [genome(rng) for _ in range(4)]
-        chosen = possible[taught(40, seed).best(possible, rng)]
+        chosen = possible[taught(40, seed).ranked(possible, rng)[0]]
         right += bits(chosen) == min(map(bits, possible))
     assert right > 80
 
 
 def test_a_part_that_was_never_tried_is_tried_now_and_then() -> None:
     known, new = {"decay": "fixed", "norm": "l2", "gate": "off"}, {"decay": "new", "norm": "l2", "gate": "off"}
-    chosen = [taught(30, 0).best([known, new], random.Random(seed)) for seed in range(200)]
+    chosen = [taught(30, 0).ranked([known, new], random.Random(seed))[0] for seed in range(200)]
     assert 20 < sum(chosen) < 180
 
 
 def test_with_little_known_or_nothing_to_choose_the_first_is_taken() -> None:
     rng = random.Random(0)
     possible = [genome(rng) for _ in range(5)]
-    assert Predictor().best(possible, rng) == 0 and taught(3, 0).best(possible, rng) == 0
-    assert taught(30, 0).best(possible[:1], rng) == 0
+    assert Predictor().ranked(possible, rng)[0] == 0 and taught(3, 0).ranked(possible, rng)[0] == 0
+    assert taught(30, 0).ranked(possible[:1], rng)[0] == 0
 
 
 def test_the_same_draws_give_the_same_choice() -> None:
     possible = [genome(random.Random(seed)) for seed in range(6)]
     for seed in range(20):
-        first, second = (taught(10, 3).best(possible, random.Random(seed)) for _ in range(2))
+        first, second = (taught(10, 3).ranked(possible, random.Random(seed))[0] for _ in range(2))
         assert first == second
 
 
@@ -68,7 +68,7 @@ def test_equal_scores_are_no_reason_to_fail() -> None:
     predictor = Predictor()
     for _ in range(10):
         predictor.learn(Measured({"decay": "off"}, 256, 3.0))
-    assert predictor.best([{"decay": "off"}, {"decay": "on"}], random.Random(0)) in (0, 1)
+    assert predictor.ranked([{"decay": "off"}, {"decay": "on"}], random.Random(0))[0] in (0, 1)
 
 
 def test_a_part_that_helps_beside_one_other_alone_is_put_in_there() -> None:
@@ -80,7 +80,7 @@ def test_a_part_that_helps_beside_one_other_alone_is_put_in_there() -> None:
         predictor.learn(Measured(parts, 256, worth + rng.gauss(0, 0.02)))
     for norm, gate in (("l2", "on"), ("off", "off")):
         possible = [{"decay": "learned", "norm": norm, "gate": one} for one in ("off", "on")]
-        chosen = [possible[predictor.best(possible, random.Random(seed))]["gate"] for seed in range(50)]
+        chosen = [possible[predictor.ranked(possible, random.Random(seed))[0]]["gate"] for seed in range(50)]
         assert chosen.count(gate) > 40
 
 
@@ -94,7 +94,7 @@ def test_what_another_search_has_measured_counts_by_its_differences_and_less() -
         for one in taught(own, 1).measured():
             predictor.learn(one)
         assert len(predictor.measured()) == own
-        return [predictor.best(possible, random.Random(seed)) for seed in range(100)]
+        return [predictor.ranked(possible, random.Random(seed))[0] for seed in range(100)]
 
     assert chosen(1.0, 2).count(2) > 80, "with too few of its own"
     assert chosen(0.0, 2).count(0) == 100, "which count for nothing alone"
