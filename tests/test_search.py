@@ -203,6 +203,29 @@ def test_outside_references_are_trained_but_nobodys_parents() -> None:
     assert asks(events)[0]["candidate"]["name"] == "strong", "the reference comes first"
 
 
+class Silent(FakeSpace):
+    """A space whose candidates do not say what would come of them."""
+
+    def variants(self, operator, genomes, rng):
+        raise NotApplicable("a part of its own")
+
+
+@pytest.mark.parametrize(("space", "most"), [(FakeSpace(values=40), 1.5), (Silent(values=40), 8.0)])
+def test_of_several_children_the_best_looking_alone_is_made(space: FakeSpace, most: float) -> None:
+    """Where the parents say what would come of them; else all are made first."""
+    events, made = [], Counter()
+    search = Search(make_settings("uniform", trials=30), space, events.append)
+    propose = search._proposer.propose
+
+    def counted(request):
+        made[request.number] += 1
+        return propose(request)
+
+    search._proposer.propose = counted
+    simulate(search)
+    assert len(made) >= 30 and most / 2 < made.total() / len(made) <= most
+
+
 def test_an_unknown_baseline_is_one_sentence() -> None:
     settings = replace(make_settings(), search_space=SearchSpaceSettings(baselines=("strong", "gla")))
     with pytest.raises(UserError, match=r"^search_space.baselines: no gla; there are plain, strong, third, attention$"):
