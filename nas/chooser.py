@@ -33,7 +33,7 @@ class Chooser:
     """Of one search. A function of what it is told, in that order, and of the draws it is given.
 
     Args:
-      foresees: whether children can be looked at before they are made: not those of who works ahead.
+      foresees: whether parent and operator are chosen by what could be made: not where somebody works ahead.
       prior, prior_weight: what an earlier search has learned, and what a trial of that counts for.
     """
 

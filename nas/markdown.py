@@ -9,5 +9,5 @@ def as_text(line: str) -> str:
 
 
 def as_prose(line: str) -> str:
-    """As `as_text`, but brackets, dots and underscores stay: intervals and names can be read in the file itself."""
-    return re.sub(r"[&<>`*~|\\]|!(?=\[)|(?<=\])[(\[:]|:(?=//)|(?<=www)\.", lambda match: f"&#{ord(match[0])};", line)
+    """As `as_text`, but what is harmless within a line stays: intervals and names can be read in the file itself."""
+    return re.sub(r"[&<>`*~|@\\]|!(?=\[)|(?<=\])[(\[:]|:(?=//)|(?<=www)\.", lambda match: f"&#{ord(match[0])};", line)

@@ -254,13 +254,13 @@ class Search:
         if self.settings.search.draws == 1 or not self._proposer.draws_freely:
             return self._proposer.propose(request)
         draws = [request.rng.getrandbits(64) for _ in range(self.settings.search.draws)]
-        with self._lock:
-            foreseen = self._chooser.foreseen(request.operator, request.parents, draws)
+        foreseen = self._chooser.foreseen(request.operator, request.parents, draws)
         if foreseen is None:
             return self._best_made(request, draws)
-        made, refusal = None, NotApplicable(f"{request.operator.name} finds nothing to put in")
         with self._lock:
             order = self._chooser.best_first(foreseen, request.rng)
+        made: list[Candidate] = []
+        copy, refusal = None, NotApplicable(f"{request.operator.name} finds nothing to put in")
         for draw in order:
             try:
                 child = self._drawn(request, draw)
@@ -268,12 +268,19 @@ class Search:
                 refusal = error
                 continue
             with self._lock:
-                if child.id not in self._seen:
-                    return child
-            made = made or child
-        if made is None:
+                is_new = child.id not in self._seen
+            if not is_new:
+                copy = copy or child
+                continue
+            made.append(child)
+            if self._space.describe(child.source) == foreseen[draw]:
+                break  # else it is looked at once more, beside the next
+        if made:
+            with self._lock:
+                return self._chooser.best_looking(made, request.rng)
+        if copy is None:
             raise refusal
-        return made
+        return copy
 
     def _best_made(self, request: Request, draws: Sequence[int]) -> Candidate:
         """The same where the parents do not say what comes of them: each child is made, and then looked at."""

@@ -82,7 +82,8 @@ class SearchSpace(Protocol):
     ) -> Sequence[Mapping[str, str]]:
         """The genomes that `mutate` would try to compose of these, in its order and with the same draws of `rng`.
 
-        The first that goes together, keeps all that is new in it and is not the first parent, is the child's.
+        The first that goes together, keeps all that is new in it and is not the first parent, is the child's. Named as
+        `describe` names them. Asked several times for each proposal, so it should be quick.
 
         Raises:
           NotApplicable: if these genomes say too little.

@@ -210,7 +210,7 @@ class Silent(FakeSpace):
         raise NotApplicable("a part of its own")
 
 
-@pytest.mark.parametrize(("space", "most"), [(FakeSpace(values=40), 1.5), (Silent(values=40), 8.0)])
+@pytest.mark.parametrize(("space", "most"), [(FakeSpace(values=40), 1.5), (Silent(values=40), 9.0)])
 def test_of_several_children_the_best_looking_alone_is_made(space: FakeSpace, most: float) -> None:
     """Where the parents say what would come of them; else all are made first."""
     events, made = [], Counter()

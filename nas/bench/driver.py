@@ -29,4 +29,4 @@ def measure(settings: Settings, space: SearchSpace) -> Iterator[Figure]:
         near = found.handled[round(results * (at - _OVER / 2)) : round(results * (at + _OVER / 2))]
         pace = len(near) / results / sum(near)
         yield Figure(f"trials that the driver asks for and is told of, around the {at:,}th", pace, "a second")
-    yield Figure(f"the driver's memory after {AT[-1]:,} trials", found.memory / 2**20, "MiB")
+    yield Figure("the driver's memory for a trial", (found.memory - found.memory_before) / found.trials / 2**10, "KiB")

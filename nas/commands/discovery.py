@@ -4,6 +4,9 @@ Five questions answered as in `nas report`, then the evidence: verdicts, the bes
 the way to it, the curve beside the searches that were verified with it, what each operator came to, what failed.
 """
 
+import json
+import re
+import shlex
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +30,7 @@ from nas.terminal import make_console, printable, visible
 from nas.types import Fitness
 
 _USAGE = "usage: nas discovery SEARCH [overrides]"
+_PLAIN = re.compile(r"[\w./+-]+(:[\w./+-]+)*")  # words that Hydra takes as they are
 _WHERE = ("results_dir", "notes_dir", "resume", "name", "store")  # of a search, not of what it finds
 
 
@@ -53,7 +57,8 @@ def discovery(search: str, results: Path) -> int:
     report = account(folder, folder.path.parent).verification
     if "curves" not in report:
         raise UserError(f"{folder.path} is not verified yet: nas verify {folder.name} [--beside SEARCH ...]")
-    folders = [folder, *(folder_of(curve["search"], folder.path.parent) for curve in report["curves"][1:])]
+    beside = [str(folder.path.parent / curve["search"]) for curve in report["curves"][1:]]
+    folders = [folder, *(folder_of(search, results) for search in beside)]
     path, figure = results / "discovery.md", results / "discovery.svg"
     write(path, markdown([(one, account(one, folder.path.parent)) for one in folders]))
     try:
@@ -89,7 +94,11 @@ def markdown(searches: Sequence[tuple[Folder, Account]]) -> str:
 def _commands(searches: Sequence[tuple[Folder, Account]]) -> Iterator[str]:
     folder, found = searches[0]
     for one, _ in searches:
-        yield f"    nas search {' '.join(overrides(one))}"
+        yield f"    nas search {shlex.join(overrides(one))}"
+        for event in events_of(one):
+            more = [word for word in event.get("overrides", ()) if not word.startswith("resume=")]
+            if event["event"] == "resume" and more:
+                yield f"    nas search resume={shlex.quote(str(one.path))} {shlex.join(more)}"
     yield f"    {visible(found.verification['command'])}"
     yield f"    nas discovery {folder.name}"
     if found.best:
@@ -102,8 +111,9 @@ def overrides(folder: Folder) -> list[str]:
     """What has to be set beside the defaults to get this search once more."""
     config = as_recorded(events_of(folder)[0]["config"])
     ours, usual = (dict(_flat(asdict(settings))) for settings in (config, settings_of(composed([]))))
-    changed = [f"{key}={_word(value)}" for key, value in ours.items() if value != usual.get(key)]
-    return [f"name={folder.name}", *(word for word in changed if word.partition("=")[0] not in _WHERE)]
+    changed = [key for key, value in ours.items() if value != usual.get(key) and key not in _WHERE]
+    added = {key: "" if key in usual else "+" for key in changed}
+    return [f"name={folder.name}", *(f"{added[key]}{key}={_word(ours[key])}" for key in changed)]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -118,7 +128,12 @@ def _word(value: Any) -> str:
     """As Hydra reads it."""
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_word, value))}]"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{_word(key)}:{_word(each)}' for key, each in value.items())}}}"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _source(found: Account) -> list[str]:
@@ -132,7 +147,7 @@ def _path(found: Account) -> list[str]:
     lines: list[str] = []
     for step in tables.path(found):
         lines += [f"**{as_prose(step.title)}** {as_prose(step.gain)}", ""]
-        lines += [as_prose(printable(step.motivation)), ""] if step.motivation else []
+        lines += [f"Its author's reason: {as_prose(printable(step.motivation))}", ""] if step.motivation else []
         lines += _fenced(visible(step.diff), "diff")
     return lines or ["No change lies between a baseline and the best candidate.", ""]
 
@@ -171,7 +186,7 @@ def _operators(found: Account) -> list[str]:
             as_prose(printable(operator)),
             len(those),
             sum(not isinstance(one.trial.outcome, Fitness) for one in those),
-            sum(one in found.stopped for one in those),
+            sum(one.trial.stopped and isinstance(one.trial.outcome, Fitness) for one in those),
             share(sum((one.gain or 0.0) > 0 for one in those), len(those)),
             str(mean_interval([one.gain or 0.0 for one in those])),
         ]

@@ -61,7 +61,7 @@ class Proposer(Protocol):
 
     @property
     def draws_freely(self) -> bool:
-        """Whether another child of the same request costs nothing, so that several can be looked at."""
+        """Whether it is the space's `mutate` by the request's draws, so that its `variants` foretell what comes."""
         ...
 
     def propose(self, request: Request) -> Candidate:

@@ -271,14 +271,22 @@ def _given(parts: Parts) -> set[str]:
 def _child(operator: Operator, parents: Sequence[Candidate], before: Parts, changes: Changes) -> Candidate:
     if any(part.name == CUSTOM for part in changes):  # what it is stands in another parent's source
         return _made_child(operator, parents, before, changes)
-    return _known_child(operator, tuple(parents), tuple((part.slot, part.name) for part in changes))
+    found = _known_child(operator, tuple(parents), tuple((part.slot, part.name) for part in changes))
+    if isinstance(found, Candidate):
+        return found
+    raise NotApplicable(found)
 
 
-@lru_cache(maxsize=4096)  # several children are drawn for each proposal, most of them of the same few parents
-def _known_child(operator: Operator, parents: tuple[Candidate, ...], changes: tuple[tuple[str, str], ...]) -> Candidate:
-    return _made_child(
-        operator, parents, parts_of(parents[0].source), [known_parts(slot)[name] for slot, name in changes]
-    )
+@lru_cache(maxsize=4096)  # the parents of many proposals are the same few
+def _known_child(
+    operator: Operator, parents: tuple[Candidate, ...], changes: tuple[tuple[str, str], ...]
+) -> Candidate | str:
+    """The child, or why there is none."""
+    parts = [known_parts(slot)[name] for slot, name in changes]
+    try:
+        return _made_child(operator, parents, parts_of(parents[0].source), parts)
+    except NotApplicable as error:
+        return str(error)
 
 
 def _made_child(operator: Operator, parents: Sequence[Candidate], before: Parts, changes: Changes) -> Candidate:
