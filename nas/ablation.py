@@ -2,7 +2,8 @@
 
 A change is the step from a parent to its child. What the winner would be without it: the difference between child and
 winner, applied to the parent. Where later changes stand on this one the merge conflicts, and it can't be removed by
-itself. The merge is of canonical sources, so that comments and docstrings never conflict.
+itself: then, where all that it is made of has a name in the space, it is put together of the same parts with those of
+the parent in their place. The merge is of canonical sources, so that comments and docstrings never conflict.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from difflib import SequenceMatcher
 
 from merge3 import Merge3
 
+from nas.space import NotApplicable, SearchSpace
 from nas.types import Candidate, Trial, canonical_source, source_id
 
 _BETWEEN = "#\n"  # no canonical source has a comment
@@ -61,8 +63,27 @@ def lineage(winner: Candidate, trials: Sequence[Trial]) -> list[Change]:
     return sorted(changes.values(), key=lambda change: change.trial, reverse=True)
 
 
-def without(change: Change, winner: Candidate) -> Candidate | Kept:
+def without(change: Change, winner: Candidate, space: SearchSpace) -> Candidate | Kept:
     """The winner without one change of its lineage."""
+    merged = _merged(change, winner)
+    return _recomposed(change, winner, space, merged) if isinstance(merged, Kept) else merged
+
+
+def _recomposed(change: Change, winner: Candidate, space: SearchSpace, kept: Kept) -> Candidate | Kept:
+    """With the parent's parts in all slots that the change filled and no later one has; `kept` if that says nothing."""
+    before, after, now = (space.describe(one.source) for one in (change.parent, change.child, winner))
+    back = {slot: part for slot, part in before.items() if after.get(slot) == now.get(slot) != part}
+    try:
+        composed = space.compose({**now, **back}) if back else winner
+    except NotApplicable:
+        return kept
+    if dict(space.describe(composed.source)) != {**now, **back} or composed.id == winner.id:
+        return kept
+    reason = f"without {change.operator} of {change.trial}, put together of parts"
+    return Candidate(composed.source, "ablation", (winner.id,), "verify", reason)
+
+
+def _merged(change: Change, winner: Candidate) -> Candidate | Kept:
     try:
         base, ours, theirs = (_lines(source.source) for source in (change.child, winner, change.parent))
     except (SyntaxError, ValueError, RecursionError) as error:
@@ -91,5 +112,5 @@ class _Matcher(SequenceMatcher[str]):
 
 def _words(texts: Sequence[Sequence[str]]) -> str:
     """The first line that is different, for a person."""
-    lines = [line.strip() for text in texts for line in text if line.strip()]
+    lines = [line.strip() for text in texts for line in text if line.strip() and line != _BETWEEN]
     return repr(lines[0][:80]) if lines else "an empty line"

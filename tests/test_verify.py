@@ -18,6 +18,7 @@ from nas.meta import make_policy
 from nas.proposers import Request
 from nas.proposers.random import RANDOM, RandomProposer
 from nas.settings import Settings, VerifySettings
+from nas.space import load_space
 from nas.statistics import mean_over_seeds_and_text
 from nas.tasks.corpus import Corpus
 from nas.types import Budget, Candidate, Cost, Fitness, Held, Outcome, Rejected, Trial, trial_to_json
@@ -287,19 +288,39 @@ def chain(*genes: tuple[int, ...]) -> list[Trial]:
 def test_a_change_is_taken_out_and_the_later_ones_stay() -> None:
     trials = chain((0, 0, 0, 0), (1, 0, 0, 0), (1, 2, 0, 0), (1, 2, 0, 3))
     winner = trials[-1].candidate
-    sources = [found.source for c in lineage(winner, trials) if isinstance(found := without(c, winner), Candidate)]
+    sources = [
+        found.source for c in lineage(winner, trials) if isinstance(found := without(c, winner, FakeSpace()), Candidate)
+    ]
     assert sources == [source_of(genes) for genes in ((1, 2, 0, 0), (1, 0, 0, 3), (0, 2, 0, 3))]
 
 
 def test_a_change_that_cannot_be_taken_out_says_why() -> None:
     trials = chain((0, 0, 0, 0), (1, 0, 0, 0), (2, 0, 0, 0))
     *_, first = lineage(trials[-1].candidate, trials)
-    found = without(first, trials[-1].candidate)
+    found = without(first, trials[-1].candidate, FakeSpace())
     assert isinstance(found, Kept) and found.reason == "later changes stand on it, first in 'decay = 1'"
     trials = chain((0, 0, 0, 0), (1, 0, 0, 0), (1, 2, 0, 0), (0, 2, 0, 0))
     first = next(c for c in lineage(trials[-1].candidate, trials) if c.trial == "t0001")
-    found = without(first, trials[-1].candidate)
+    found = without(first, trials[-1].candidate, FakeSpace())
     assert isinstance(found, Kept) and "nothing of it is left" in found.reason
+
+
+def test_where_a_merge_conflicts_the_winner_is_put_together_of_the_other_parts() -> None:
+    """The readout that a `simplify` took out stands beside what later changes wrote."""
+    space = load_space("search_spaces.linear_attention.space")
+    operators, line = {one.name: one for one in space.operators}, [space.baselines()["mamba2"]]
+    steps = (("simplify", "readout", "plain"), ("decay", "decay", "forget"), ("decay", "decay", "per channel step"))
+    for name, slot, part in steps:
+        drawn = (space.mutate(operators[name], [line[-1]], random.Random(seed)) for seed in range(100))
+        line.append(next(child for child in drawn if space.describe(child.source)[slot] == part))
+    trials = [
+        Trial(f"t{number:04d}", one, "search" if number else "baseline", Budget(40), fitness(2.0), Cost())
+        for number, one in enumerate(line)
+    ]
+    found = {change.trial: without(change, line[-1], space) for change in lineage(line[-1], trials)}
+    now, taken = space.describe(line[-1].source), found["t0001"]
+    assert isinstance(taken, Candidate) and space.describe(taken.source) == {**now, "readout": "silu gate"}
+    assert isinstance(found["t0002"], Kept), "another decay stands in its place"
 
 
 @pytest.mark.parametrize(("low", "credit"), [(0.01, True), (-0.01, False)])

@@ -210,6 +210,7 @@ class Verification:
     ):
         self._settings = settings
         self._bench = bench
+        self._space = space
         self._trials = trials
         self._guests = guests
         self._seeds = fresh_seeds([trial for those in trials for trial in those], settings)
@@ -319,7 +320,7 @@ class Verification:
         changes = lineage(winner.candidate, [*self._trials[0], *self._guests])[: self._settings.verify.ablations]
         taken_out: list[tuple[Change, Entrant | Kept]] = []
         for change in changes:
-            merged = without(change, winner.candidate)
+            merged = without(change, winner.candidate, self._space)
             taken_out.append((change, merged if isinstance(merged, Kept) else Entrant(merged, "ablation")))
         removed = [entrant for _, entrant in taken_out if isinstance(entrant, Entrant)]
         verdict = self._bench.gated([entrant.candidate for entrant in removed])
