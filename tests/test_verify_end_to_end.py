@@ -1,6 +1,7 @@
 """`nas verify` and `nas null` with real training, at a size at which everything takes seconds."""
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -126,7 +127,9 @@ def test_a_search_is_verified_and_going_on_measures_nothing_twice(
     assert winner["source"].strip() in page and f"\n    nas verify {searched}" in page
     assert f"**{verdict['verdict']}**" in page and f"| {winner['operator']} | 1 |" in page
     searching = next(line for line in page.splitlines() if line.startswith("    nas search "))
-    told_again = settings_of(composed([*searching.split()[2:], f"results_dir={searched.parent}", "notes_dir=notes"]))
+    told_again = settings_of(
+        composed([*shlex.split(searching)[2:], f"results_dir={searched.parent}", "notes_dir=notes"])
+    )
     recorded = as_recorded(journals.read(searched / "journal.jsonl")[0]["config"])
     assert replace(told_again, name=None, notes_dir=recorded.notes_dir) == replace(recorded, name=None)
 
