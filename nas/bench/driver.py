@@ -27,6 +27,8 @@ def measure(settings: Settings, space: SearchSpace) -> Iterator[Figure]:
     results = len(found.handled) / found.trials  # of each trial: its rungs, and its end
     for at in AT:
         near = found.handled[round(results * (at - _OVER / 2)) : round(results * (at + _OVER / 2))]
+        if not near:  # it ran out of new candidates before
+            continue
         pace = len(near) / results / sum(near)
         yield Figure(f"trials that the driver asks for and is told of, around the {at:,}th", pace, "a second")
     yield Figure("the driver's memory for a trial", (found.memory - found.memory_before) / found.trials / 2**10, "KiB")
