@@ -70,7 +70,7 @@ class Predictor:
         """
         if len(possible) < 2 or not self.knows:
             return list(range(len(possible)))
-        return self._sampled(possible, 1, rng)[0].argsort(kind="stable").tolist()  # type: ignore[no-any-return]
+        return [int(at) for at in self._sampled(possible, 1, rng)[0].argsort(kind="stable")]
 
     def foresee(
         self, options: Mapping[Name, Sequence[Parts]], draws: int, rng: random.Random

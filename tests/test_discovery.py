@@ -11,6 +11,7 @@ from nas.commands.discovery import _commands, _fenced, overrides
 from nas.commands.folder import Folder
 from nas.commands.report import account
 from nas.configuration import composed, settings_of
+from nas.journal import Event
 from nas.markdown import as_prose
 
 ODD = [
@@ -27,7 +28,7 @@ ODD = [
 ]
 
 
-def searched(path: Path, words: list[str], *more: dict) -> Folder:  # type: ignore[type-arg]
+def searched(path: Path, words: list[str], *more: Event) -> Folder:
     config = asdict(settings_of(composed(words)))
     begun = {"event": "search", "config": config, "corpus": {"name": "stdlib", "sha256": "ab" * 32}, "time": 1.0}
     path.mkdir()
