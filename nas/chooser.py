@@ -80,6 +80,7 @@ class Chooser:
         rng: random.Random,
         island: int,
         expected: Mapping[str, int] = _NOBODY,
+        breadth: int = 1,
     ) -> Chosen:
         """A parent, one of the possible operators for it, and the other parents that this takes.
 
@@ -87,15 +88,17 @@ class Chooser:
           possible: operators.
           in_flight: operator -> how many of its trials are running.
           expected: candidate id -> children that are being made of it.
+          breadth: how many times the usual number of the best may be parents. With more, nothing is looked at ahead:
+            that was done, and had nothing new.
         """
         prospect = None
-        if self._foresees:
+        if self._foresees and breadth == 1:
             first_parents = self._population.looked_ahead_of(rng, island)
-            choices = [self._parents(possible, [parent], rng, island, expected) for parent in first_parents]
+            choices = [self._parents(possible, [parent], rng, island, expected, 1) for parent in first_parents]
             prospect = self._lookahead.prospect(choices, rng)
         if prospect is None:
-            first = self._population.choose_parents(1, rng, island, expected=expected)
-            prospect = Prospect(self._parents(possible, first, rng, island, expected), {})
+            first = self._population.choose_parents(1, rng, island, expected=expected, breadth=breadth)
+            prospect = Prospect(self._parents(possible, first, rng, island, expected, breadth), {})
         parents = prospect.parents
         parent = next((chosen[0] for chosen in parents.values() if chosen), None)
         weights = self._credit.probabilities(in_flight, possible, parent, prospect.foreseen)
@@ -122,11 +125,9 @@ class Chooser:
         return dict(found.values())
 
     def best_first(self, foreseen: Mapping[int, Mapping[str, str]], rng: random.Random) -> list[int]:
-        """The draws, by a draw of what their children may be worth; those that are not new at the end."""
-        tried = {draw: frozenset(parts.items()) in self._tried for draw, parts in foreseen.items()}
-        new = [draw for draw in foreseen if not tried[draw]]
-        ranked = self._predictor.ranked([foreseen[draw] for draw in new], rng)
-        return [*(new[at] for at in ranked), *(draw for draw in foreseen if tried[draw])]
+        """The draws whose children are new, by a draw of what they may be worth."""
+        new = [draw for draw, parts in foreseen.items() if frozenset(parts.items()) not in self._tried]
+        return [new[at] for at in self._predictor.ranked([foreseen[draw] for draw in new], rng)]
 
     def best_looking(self, children: Sequence[Candidate], rng: random.Random) -> Candidate:
         """The one that a draw of what they may be worth puts first."""
@@ -143,9 +144,10 @@ class Chooser:
         rng: random.Random,
         island: int,
         expected: Mapping[str, int],
+        breadth: int,
     ) -> dict[str, list[Candidate]]:
         """Operator -> the parents that it would get."""
         return {
-            name: self._population.choose_parents(self._operators[name].parents, rng, island, first, expected)
+            name: self._population.choose_parents(self._operators[name].parents, rng, island, first, expected, breadth)
             for name in possible
         }

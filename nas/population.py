@@ -129,13 +129,21 @@ class Population:
 
     # who becomes a parent
 
-    def parents_of(self, island: int) -> list[Trial]:
-        """Those a child on this island can be made of, best first: its elites, and the best of each behaviour."""
+    def parents_of(self, island: int, breadth: int = 1) -> list[Trial]:
+        """Those a child on this island can be made of, best first: its elites, and the best of each behaviour.
+
+        Args:
+          breadth: how many times `search.elites` are elites.
+        """
         one = self.islands[island]
-        elites = one.members[: self._settings.elites]
+        elites = one.members[: breadth * self._settings.elites]
         known = {trial.candidate.id for trial in elites}
         rest = [trial for trial in one.cells.values() if trial.candidate.id not in known]
         return [*elites, *sorted(rest, key=rank_key)]
+
+    def doublings(self, island: int) -> int:
+        """How often the number of elites has to be doubled until all who were trained are among them; at least once."""
+        return max(1, math.ceil(math.log2(max(1, len(self.islands[island].members)) / self._settings.elites)))
 
     def looked_ahead_of(self, rng: random.Random, island: int) -> list[Candidate]:
         """Those among whose possible children a policy that looks ahead chooses: the best few.
@@ -155,6 +163,7 @@ class Population:
         island: int,
         given: Sequence[Candidate] = (),
         expected: Mapping[str, int] = _NOBODY,
+        breadth: int = 1,
     ) -> list[Candidate]:
         """`count` different parents, `given` ones first; fewer if there are fewer.
 
@@ -163,10 +172,14 @@ class Population:
 
         Args:
           expected: candidate id -> children that are being made of it.
+          breadth: as `parents_of` takes it.
         """
         chosen = list(given)[:count]
+        if len(chosen) == count:
+            return chosen
         taken = {candidate.id for candidate in chosen}
-        pool = [(rank, trial) for rank, trial in enumerate(self.parents_of(island)) if trial.candidate.id not in taken]
+        ranked = enumerate(self.parents_of(island, breadth))
+        pool = [(rank, trial) for rank, trial in ranked if trial.candidate.id not in taken]
         while pool and len(chosen) < count:
             used = [self._children[trial.candidate.id] + expected.get(trial.candidate.id, 0) for _, trial in pool]
             weights = [1 / ((1 + rank) * (1 + children)) for (rank, _), children in zip(pool, used, strict=True)]

@@ -60,7 +60,8 @@ from nas.types import (
 
 _COPIES_IN_A_ROW = 200  # after so many, with nothing trained between them, the proposer is taken to have nothing new
 _GUESTS = 32  # that are looked at before a trial is handed out: each is an event, and workers wait
-_DRAWS = 3  # of parents, in which an operator finds nothing to change before it is left out of a proposal
+_MISSES = 3  # of operators that found nothing new, before twice as many may be parents
+_MOST_MISSES = 16  # of one operator, when everybody may be a parent, before it is left out of a proposal
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,6 @@ class Search:
         self.noise = Noise()
         self.noise_source: str | None = None  # "measured" | "cached", once the journal has it
         self._cached_noise = noise
-        self._spared = 0  # repeats that were not trained, since the noise was known
         self._background = self._made_background(ahead) if ahead else None
         self._waiting_since: float | None = None  # for a proposal that is being made
         self._closed = False  # what is made in the background
@@ -165,6 +165,7 @@ class Search:
         self._proposals_left = settings.search.trials  # to hand out; copies do not count
         self._proposals_ended: str | None = None  # why there are no more although some are left
         self._copies = 0  # in a row
+        self._all_tried = False  # what the operators make of the parents that there are
         self._compared: set[tuple[str, int]] = set()  # (candidate id, training seed) of everything handed out
         self._seen: dict[str, str] = {}  # candidate id -> trial that tried it first
         self._rungs: dict[str, list[Rung]] = {}
@@ -213,7 +214,7 @@ class Search:
         Raises:
           UserError: if the search can't go on.
         """
-        misses: list[str] = []  # operators that found nothing to change, since the last proposal
+        misses: list[Request] = []  # that came to nothing new, since the last proposal
         with self._lock:
             self._advance()
             self._let_in()
@@ -226,7 +227,7 @@ class Search:
             try:
                 proposal = due.proposal or Proposal(self._foreseen(due.request))
             except NotApplicable:
-                misses.append(due.request.operator.name)
+                misses.append(due.request)
                 continue
             except Exhausted:
                 with self._lock:
@@ -249,7 +250,7 @@ class Search:
         does for a trial.
 
         Raises:
-          NotApplicable, Exhausted: as the proposer does.
+          NotApplicable, Exhausted: as the proposer does; the first also if none of them is new, as far as parts tell.
         """
         if self.settings.search.draws == 1 or not self._proposer.draws_freely:
             return self._proposer.propose(request)
@@ -260,7 +261,7 @@ class Search:
         with self._lock:
             order = self._chooser.best_first(foreseen, request.rng)
         made: list[Candidate] = []
-        copy, refusal = None, NotApplicable(f"{request.operator.name} finds nothing to put in")
+        refusal = NotApplicable(f"{request.operator.name} finds nothing new to put in")
         for draw in order:
             try:
                 child = self._drawn(request, draw)
@@ -270,17 +271,14 @@ class Search:
             with self._lock:
                 is_new = child.id not in self._seen
             if not is_new:
-                copy = copy or child
                 continue
             made.append(child)
             if self._space.describe(child.source) == foreseen[draw]:
                 break  # else it is looked at once more, beside the next
-        if made:
-            with self._lock:
-                return self._chooser.best_looking(made, request.rng)
-        if copy is None:
+        if not made:
             raise refusal
-        return copy
+        with self._lock:
+            return self._chooser.best_looking(made, request.rng)
 
     def _best_made(self, request: Request, draws: Sequence[int]) -> Candidate:
         """The same where the parents do not say what comes of them: each child is made, and then looked at."""
@@ -297,7 +295,7 @@ class Search:
     def _drawn(self, request: Request, draw: int) -> Candidate:
         return self._proposer.propose(replace(request, rng=random.Random(draw)))
 
-    def _due(self, misses: Sequence[str]) -> Assignment | _Draw | None:
+    def _due(self, misses: Sequence[Request]) -> Assignment | _Draw | None:
         """What comes next: a trial that needs no proposer, the arguments of a proposal, or nothing for now."""
         if self._background and self._background.failure:
             raise self._background.failure
@@ -336,34 +334,47 @@ class Search:
         repairing = self._background is not None and self._background.repairing
         return (self._proposals_left > 0 or repairing) and self._proposals_ended is None
 
-    def _draw(self, misses: Sequence[str]) -> Assignment | _Draw | None:
-        """An operator by the policy's probabilities and parents for it; what is due instead if there is none."""
-        rng = random.Random(f"{self.settings.seed}/{self._asked + self._spared}/{len(misses)}")
+    def _draw(self, misses: Sequence[Request]) -> Assignment | _Draw | None:
+        """An operator by the policy's probabilities and parents for it; what is due instead if there is none.
+
+        With every few misses twice as many of the best may be parents, until everybody may. Many workers soon have all
+        that one change can make of a few parents; it is better to make children of others than none, or some by two
+        changes at once, of which nobody could say which one it was.
+        """
+        if self._all_tried and (self.in_flight or self._team_at_work):
+            return None
+        rng = random.Random(f"{self.settings.seed}/{self._proposed}/{len(misses)}")
         in_flight = self._operators_in_flight()
         island = self.population.island_of(self._proposed)
-        parents = len(self.population.parents_of(island))
+        most = self.population.doublings(island)
+        doublings = min(len(misses) // _MISSES, most)
+        missed = Counter(miss.operator.name for miss in misses[_MISSES * most :])  # when everybody might be a parent
+        parents = len(self.population.parents_of(island, 2**doublings))
+        quota = max(_MISSES, min(parents, _MOST_MISSES))
+        expected = Counter(parent.id for miss in misses for parent in miss.parents[:1])  # it was their turn
         possible = [
             name
             for name, operator in ((operator.name, operator) for operator in self._proposer.operators)
-            if operator.parents <= parents and misses.count(name) < _DRAWS
+            if operator.parents <= parents and missed[name] < quota
         ]
         if not possible or self._copies >= _COPIES_IN_A_ROW:
+            self._all_tried = True
             if self.in_flight or self._team_at_work:  # what they find may be a parent of something new
                 return None
             if possible:
                 self._proposals_ended = f"nothing new in {_COPIES_IN_A_ROW} proposals in a row"
             else:
                 self._proposals_ended = (
-                    "no operator has anything to change" if parents else "no baseline could be trained"
+                    "no operator has anything new to make" if parents else "no baseline could be trained"
                 )
             return self._due(misses)
-        chosen = self._chooser.choose(possible, in_flight, rng, island)
+        chosen = self._chooser.choose(possible, in_flight, rng, island, expected, 2**doublings)
         request = Request(chosen.operator, chosen.parents, self._proposed, rng, island)
         return _Draw(request, chosen.weights, in_flight)
 
     # ahead
 
-    def _made_ahead(self, misses: Sequence[str]) -> Assignment | _Draw | None:
+    def _made_ahead(self, misses: Sequence[Request]) -> Assignment | _Draw | None:
         """A proposal that is ready. One of the grammar's where nothing came of it, in time, or nobody can be asked."""
         background = self._background
         assert background is not None
@@ -559,7 +570,7 @@ class Search:
             island = self.population.island_of(len(self.guests))
             self.population.land(guest, self._space.family(guest.candidate.source), island)
             self._chooser.learn(guest)
-            self._copies = 0  # there is more to make children of
+            self._copies, self._all_tried = 0, False  # there is more to make children of
 
     # noise
 
@@ -574,7 +585,7 @@ class Search:
             self._record({"event": "noise", "source": source, "spared": spared, **noise_to_json(noise)})
 
     def _settle(self, event: Event) -> None:
-        self.noise, self.noise_source, self._spared = noise_from_json(event), event["source"], event["spared"]
+        self.noise, self.noise_source = noise_from_json(event), event["source"]
         self.archive.settle(self.noise)
 
     def _operators_in_flight(self) -> dict[str, int]:
@@ -702,7 +713,7 @@ class Search:
             self._rescore()
         self.audit.take(trial)
         if isinstance(trial.outcome, Fitness) and trial.purpose != "confirm":
-            self._copies = 0  # there is more to make children of
+            self._copies, self._all_tried = 0, False  # there is more to make children of
         if trial.purpose == "search" and isinstance(trial.outcome, Fitness):
             self._notices.trained(self._space.family(trial.candidate.source))
         self._notices.look()

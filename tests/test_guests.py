@@ -152,7 +152,7 @@ def test_searches_at_the_same_time_learn_of_each_other_and_train_nothing_twice(t
 
 
 def test_a_proposal_of_what_a_guest_is_is_a_copy(tmp_path: Path) -> None:
-    (_, _), (_, theirs) = team(tmp_path, trials=40, explore=0.5)
+    (_, _), (_, theirs) = team(tmp_path, trials=40, explore=0.5, draws=1)
     guests = {event["candidate"]["id"]: event["id"] for event in of(theirs, "guest")}
     copies = [e for e in of(theirs, "trial") if e["candidate"]["id"] in guests]
     assert copies, "in a space so small somebody proposes one again"

@@ -153,7 +153,7 @@ def test_trials_are_counted_without_copies(trials: int, workers: int) -> None:
 
 
 def test_copies_are_rejected_as_such_and_not_handed_out() -> None:
-    search, events = start(make_settings(trials=40), FakeSpace(values=3))
+    search, events = start(make_settings(trials=40, draws=1), FakeSpace(values=3))
     handed_out = {a.trial for a in simulate(search)}
     copies = [e for e in asks(events) if e["duplicate"]]
     assert copies, "the space is so small that some proposals are copies"
@@ -561,7 +561,7 @@ def test_the_noise_is_measured_on_a_baseline_that_can_be_trained() -> None:
 def test_when_nothing_can_be_changed_it_confirms_what_there_is(workers: int) -> None:
     search, events = start(make_settings(trials=5, noise_seeds=0, confirm_seeds=2), Barren())
     simulate(search, workers)
-    assert search.end_reason == "no operator has anything to change" and search.finished
+    assert search.end_reason == "no operator has anything new to make" and search.finished
     assert len(asks(events, "confirm")) == 2
 
 
@@ -579,16 +579,63 @@ def test_while_trials_run_a_proposer_without_ideas_waits_for_them() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_when_nothing_is_new_any_more_it_confirms_what_there_is(workers: int) -> None:
-    search, events = start(make_settings(trials=1000, noise_seeds=0), FakeSpace(values=2))
+@pytest.mark.parametrize(
+    "draws, reason, copies",
+    [(8, "no operator has anything new to make", 0), (1, "nothing new in 200 proposals in a row", 200)],
+)
+def test_when_nothing_is_new_any_more_it_confirms_what_there_is(
+    workers: int, draws: int, reason: str, copies: int
+) -> None:
+    search, events = start(make_settings(trials=1000, noise_seeds=0, draws=draws), FakeSpace(values=2))
     handed_out = simulate(search, workers)
-    assert search.end_reason == "nothing new in 200 proposals in a row" and search.finished
-    assert len({a.candidate.id for a in handed_out}) <= 2**4
+    assert search.end_reason == reason and search.finished
+    assert 2**4 - 2 <= len({a.candidate.id for a in handed_out}) <= 2**4
     assert [a.purpose for a in handed_out[-4:]] == ["confirm"] * 4
     resumed, more = start(search.settings, FakeSpace(values=2))
     resumed.replay([*events, {"event": "end"}, {"event": "resume"}])
     simulate(resumed, workers)
-    assert len(more) == 2 * 200, "whoever goes on wants it to try again"
+    assert len(more) == 2 * copies, "whoever goes on wants it to try again"
+
+
+def test_many_workers_in_a_small_space_get_no_copies_and_wait() -> None:
+    """All that one change can make of the baselines is handed out; the rest is idle until they have ended."""
+    space = FakeSpace(values=4)
+    search, events = start(make_settings(trials=200, noise_seeds=0, confirm_seeds=0), space)
+    worker = Worker(search)
+
+    def all_that_there_is() -> list[Assignment]:
+        return list(iter(search.ask, None))
+
+    def end(assignments: list[Assignment]) -> None:
+        for assignment in assignments:
+            for step in worker.steps(assignment):
+                step()
+
+    end(all_that_there_is())  # the baselines
+    first = all_that_there_is()
+    starts = [one.source for one in space.baselines().values()]
+    near = {
+        source_of([*genes[:slot], value, *genes[slot + 1 :]])
+        for genes in ([int(gene) for gene in space.describe(start).values()] for start in starts)
+        for slot in range(4)
+        for value in range(4)
+    } - {*starts}
+    assert len(near - {one.candidate.source for one in first}) <= 2, "the draws may leave one out"
+    assert search.ask() is None and not search.finished, "there is nothing new before one of them has ended"
+    end(first)
+    second = all_that_there_is()
+    assert second, "what they came to has children of its own"
+    assert not any(event["duplicate"] for event in asks(events))
+
+
+def test_who_has_nothing_new_to_make_of_the_best_makes_it_of_others() -> None:
+    """With one elite, whose few children are tried soon, it goes on with the children of the others."""
+    search, events = start(make_settings(trials=60, elites=1, explore=0.0, noise_seeds=0), FakeSpace(values=4))
+    simulate(search, outcome=lambda a: fitness(1.0 if a.candidate.name == "strong" else 2.0))
+    assert search.end_reason == "trials"
+    strong = FakeSpace().baselines()["strong"].id
+    parents = [e["candidate"]["parents"][0] for e in asks(events, "search")]
+    assert parents[0] == strong and len(set(parents)) > 3
 
 
 class Clock:
@@ -709,7 +756,7 @@ SEARCHES = {
     "no confirmations": (make_settings(trials=6, confirm_seeds=0, noise_seeds=0), FakeSpace()),
     "ideas run out": (make_settings(trials=200, elites=3), FakeSpace(values=2)),
     "barren": (make_settings(trials=5), Barren()),
-    "held": (make_settings(trials=14, tripwire=replace(WARY, least_leap=0.0)), FakeSpace()),
+    "held": (make_settings(trials=30, tripwire=replace(WARY, least_leap=0.0)), FakeSpace()),
     "collapsing": (make_settings(trials=30, tripwire=replace(TRUSTING, collapse=0.51, collapse_window=8)), FakeSpace()),
 }
 

@@ -240,7 +240,7 @@ class _Simulation:
         gc.collect()
         self._search.note({**first, "config": asdict(self._settings), "corpus": {"name": "simulated"}})
         while True:
-            self._timed("ask", self._hand_out)
+            self._hand_out()
             if self._search.finished and not self._held:
                 break
             event = self._timeline.next()
@@ -289,7 +289,7 @@ class _Simulation:
         most = self._fleet.workers if self._fleet.pending is None else self._fleet.pending
         while self._held < self._fleet.workers and len(self._pending) < most:
             name = f"tune-{self._held}-{len(self._found.handled)}-{len(self._found.spec_bytes)}"
-            config = self._ask_tell.suggest(name)
+            config = self._timed("ask", partial(self._ask_tell.suggest, name))
             if not isinstance(config, dict):
                 return
             self._found.spec_bytes.append(len(config["spec"]))
