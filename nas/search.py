@@ -61,7 +61,7 @@ from nas.types import (
 _COPIES_IN_A_ROW = 200  # after so many, with nothing trained between them, the proposer is taken to have nothing new
 _GUESTS = 32  # that are looked at before a trial is handed out: each is an event, and workers wait
 _MISSES = 3  # of operators that found nothing new, before twice as many may be parents
-_MOST_MISSES = 16  # of one operator, when everybody may be a parent, before it is left out of a proposal
+_MOST_MISSES = 16  # of one operator, when everybody may be a parent and nothing runs, before it is left out
 
 
 @dataclass(frozen=True)
@@ -350,7 +350,7 @@ class Search:
         doublings = min(len(misses) // _MISSES, most)
         missed = Counter(miss.operator.name for miss in misses[_MISSES * most :])  # when everybody might be a parent
         parents = len(self.population.parents_of(island, 2**doublings))
-        quota = max(_MISSES, min(parents, _MOST_MISSES))
+        quota = max(_MISSES, min(parents, 1 if self.in_flight else _MOST_MISSES))
         expected = Counter(parent.id for miss in misses for parent in miss.parents[:1])  # it was their turn
         possible = [
             name

@@ -31,6 +31,7 @@ from nas.commands.stored import Stored, bring_results, found, stored
 from nas.commands.trial_spec import spec_of
 from nas.configuration import replayed, resumed
 from nas.errors import UserError
+from nas.garbage import collect_seldom
 from nas.journal import Event, Journal
 from nas.live import LiveView
 from nas.meta import Posterior
@@ -127,6 +128,7 @@ def _run(
 ) -> int:
     from nas.execution import tune  # Ray takes a second to import: errors above should not wait for it
 
+    collect_seldom()
     key = proposing.key_of(settings)
     journal = Journal(folder.journal, proposing.secret(key))
     events = journals.read(folder.journal)  # under its lock: no other process can add to it now

@@ -25,6 +25,7 @@ from nas.commands.search import assigned_spec, store_trial
 from nas.commands.shown import as_shown
 from nas.execution.ask_tell import AskTell
 from nas.execution.scheduler import STOP, Halving
+from nas.garbage import collect_seldom
 from nas.journal import Event, Journal
 from nas.live import Progress
 from nas.llm.templates import Templates
@@ -146,11 +147,12 @@ class _Running:
 
 
 def simulated(settings: Settings, space: SearchSpace, fleet: Fleet, costs: Costs, folder: Path) -> Found:
-    """Runs a search to its end. Its journal and its trials' files are left in `folder`.
+    """Runs a search to its end, in a process as a driver's. Its journal and its trials' files are left in `folder`.
 
     Raises:
       UserError: as a search does.
     """
+    collect_seldom()
     return _Simulation(settings, space, fleet, costs, folder).run()
 
 

@@ -17,6 +17,7 @@ from nas.commands.folder import Folder
 from nas.commands.search import assigned_spec
 from nas.execution.idle import IdleWorker, room_for
 from nas.execution.tune import run
+from nas.garbage import collect_seldom
 from nas.journal import Event, Journal
 from nas.search import Assignment, Search
 from nas.settings import Settings
@@ -55,11 +56,12 @@ class Loop:
 
 
 def loop(settings: Settings, space: SearchSpace, workers: int, trials: int, folder: Path) -> Loop:
-    """Runs such a search. Starts and ends a Ray of its own.
+    """Runs such a search, in a process as a driver's. Starts and ends a Ray of its own.
 
     Raises:
       UserError: if Ray does not start.
     """
+    collect_seldom()
     execution = replace(settings.execution, address="local", workers=workers, cpus_per_trial=1)
     settings = replace(settings, execution=execution, search=replace(settings.search, trials=trials))
     journal = Journal(folder / f"tune-{workers}.jsonl")
