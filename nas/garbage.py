@@ -9,7 +9,7 @@ _MIDDLE = 50
 def collect_seldom() -> None:
     """Has this process look for garbage more seldom.
 
-    Each proposal makes syntax trees of tens of thousands of objects, few of which are garbage, and has the collector look
-    through a memory that grows with the search: that took half of a driver's time.
+    Each proposal makes syntax trees of tens of thousands of objects, few of which are garbage, and has the collector
+    look through a memory that grows with the search: that took half of a driver's time.
     """
     gc.set_threshold(_YOUNGEST, _MIDDLE)
