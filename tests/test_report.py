@@ -121,7 +121,7 @@ def test_a_verification_is_believed_before_the_search_itself(verified: Folder) -
         "Not told apart from t9999: +0.0050 [" in answered["we?"] and "(n=2) bits per byte, paired" in answered["we?"]
     )
     assert "By ablation" in answered["better?"] and "+0.0500 [+0.0200, +0.0800]" in answered["better?"]
-    assert "Verification took 3.0 minutes more" in answered["cost?"]
+    assert "The verification's last run took 3.0 minutes more" in answered["cost?"]
 
 
 def test_a_search_that_found_nothing_says_so(tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def _costs(accounts: Sequence[Account]) -> list[str]:
         for one in accounts
     ]
     headers = ["search", "candidates", "trained to the end", "minutes", "training, device-minutes", "gate, minutes"]
-    verified = f"Verification took {accounts[0].verification['minutes']:.1f} minutes more."
+    verified = f"The verification's last run took {accounts[0].verification['minutes']:.1f} minutes more."
     return [*markdown_table(headers, rows), verified, ""]
 
 

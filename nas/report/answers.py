@@ -200,7 +200,7 @@ def _cost(account: Account) -> Answer:
         [
             "Counted, so without an interval. "
             f"Checks before training took {gate:.1f} minutes of the trials' time; {_per_improvement(account)}"
-            + (f" Verification took {float(verified):.1f} minutes more." if verified else "")
+            + (f" The verification's last run took {float(verified):.1f} minutes more." if verified else "")
         ],
     )
 

@@ -9,7 +9,7 @@ where it was interrupted. `--short` simulates a tenth of the trials. Overrides a
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -76,21 +76,26 @@ def main(words: Sequence[str]) -> int:
     journal = Journal(path)
     done = {event["job"]: event for event in journals.read(path)}
 
+    def say(sentence: str) -> None:
+        console.print(f"{(time.monotonic() - began) / 60:4.1f} min  {sentence}", markup=False, soft_wrap=True)
+
     def kept(name: str, found: Mapping[str, Any]) -> None:
         done[name] = journal.append({"event": "measured", "job": name, **found})
-        console.print(f"{(time.monotonic() - began) / 60:4.1f} min  {name}", markup=False)
+        say(name)
 
     with tempfile.TemporaryDirectory(prefix="nas-scaling-", dir=settings.results_dir) as folder:
         if "tune" not in done:
             try:
-                kept("tune", {"loops": _loops(overrides, Path(folder))})
+                kept("tune", {"loops": _loops(overrides, Path(folder), say)})
             except UserError as error:  # a busy machine on which Ray does not start
-                console.print(f"Tune's loop is left out: {error}", markup=False, soft_wrap=True)
+                say(f"Tune's loop is left out: {error}")
                 done["tune"] = {"loops": []}
         if "mlflow" not in done:
+            say("MLflow's writes ...")
             kept("mlflow", {"stores": _stores(overrides, Path(folder))})
         costs = _costs(done)
         left = [job for job in jobs(0.1 if "--short" in words else 1.0) if repr(job) not in done]
+        say(f"{len(left)} searches, {PROCESSES} at a time, the longest first ...")
         with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
             futures = {pool.submit(_row, job, overrides, costs, folder): job for job in left}
             for future in as_completed(futures):
@@ -116,12 +121,13 @@ def _row(job: Job, overrides: Sequence[str], costs: Costs, folder: str) -> dict[
     return row_of(job.name, found, time.monotonic() - began)
 
 
-def _loops(overrides: Sequence[str], folder: Path) -> list[dict[str, Any]]:
+def _loops(overrides: Sequence[str], folder: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
     from nas.scaling.tune import loop
 
     settings = _settings(overrides, _LIGHT)
     space, loops = load_space(settings.search_space.module), []
     for workers, trials in LOOPS:
+        say(f"Tune's loop, {trials} trials on {workers} workers ...")
         loops.append(asdict(loop(settings, space, workers, trials, folder)))
     return loops
 
