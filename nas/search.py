@@ -353,10 +353,13 @@ class Search:
         quota = max(_MISSES, min(parents, 1 if self.in_flight else _MOST_MISSES))
         expected = Counter(parent.id for miss in misses for parent in miss.parents[:1])  # it was their turn
         possible = [
-            name
-            for name, operator in ((operator.name, operator) for operator in self._proposer.operators)
-            if operator.parents <= parents and missed[name] < quota
+            operator.name
+            for operator in self._proposer.operators
+            if operator.parents <= parents and missed[operator.name] < quota
         ]
+        turns = Counter(miss.operator.name for miss in misses)  # who has missed lets those go first who have not:
+        # else an operator with credit and nothing left to make would have worse and worse parents
+        possible = [name for name in possible if turns[name] == min(turns[other] for other in possible)]
         if not possible or self._copies >= _COPIES_IN_A_ROW:
             self._all_tried = True
             if self.in_flight or self._team_at_work:  # what they find may be a parent of something new

