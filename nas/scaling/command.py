@@ -29,7 +29,7 @@ from nas.terminal import make_console
 
 PROCESSES = 2
 LENGTHS = (30.0, 300.0, 3600.0)  # seconds of training, of a trial that goes to its end
-LOOPS = ((2, 60), (8, 120), (24, 240))  # workers, trials: of Tune's loop
+LOOPS = ((2, 60), (8, 120), (24, 240), (64, 400))  # workers, trials: of Tune's loop
 _WRITTEN = 40  # trials whose events are written to MLflow
 _LLM = ("proposer=llm", "llm.models=[simulated]", "llm.base_url=http://127.0.0.1:9/v1")
 _ALONE = ("tracking=none",)  # of a thousand workers: MLflow is written to when the search has ended
