@@ -414,7 +414,7 @@ def test_two_thousand_trials_open_in_seconds_and_a_few_megabytes(opened, folder:
             ]
         return event
 
-    lines = [renamed(event, copy) for copy in range(22) for event in events[1:-1]]
+    lines = [renamed(event, copy) for copy in range(29) for event in events[1:-1]]
     big = tmp_path / "big"
     big.mkdir()
     whole = [events[0], *({**e, "time": events[0]["time"] + place} for place, e in enumerate(lines)), events[-1]]
