@@ -350,15 +350,15 @@ class Search:
         doublings = min(len(misses) // _MISSES, most)
         missed = Counter(miss.operator.name for miss in misses[_MISSES * most :])  # when everybody might be a parent
         parents = len(self.population.parents_of(island, 2**doublings))
-        quota = max(_MISSES, min(parents, 1 if self.in_flight else _MOST_MISSES))
+        quota = _MISSES if self.in_flight else max(_MISSES, min(parents, _MOST_MISSES))
         expected = Counter(parent.id for miss in misses for parent in miss.parents[:1])  # it was their turn
         possible = [
             operator.name
             for operator in self._proposer.operators
             if operator.parents <= parents and missed[operator.name] < quota
         ]
-        turns = Counter(miss.operator.name for miss in misses)  # who has missed lets those go first who have not:
-        # else an operator with credit and nothing left to make would have worse and worse parents
+        # Who has missed lets the others go first: with credit and nothing left it would have worse and worse parents.
+        turns = Counter(miss.operator.name for miss in misses)
         possible = [name for name in possible if turns[name] == min(turns[other] for other in possible)]
         if not possible or self._copies >= _COPIES_IN_A_ROW:
             self._all_tried = True
