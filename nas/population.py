@@ -52,10 +52,12 @@ class Island:
     """Trials that parents are chosen among, best first, and the best of each behaviour."""
 
     members: list[Trial] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)  # the members' candidates
     cells: dict[Behaviour, Trial] = field(default_factory=dict)
 
     def put(self, trial: Trial, kind: Behaviour) -> None:
         bisect.insort(self.members, trial, key=rank_key)
+        self.names.add(trial.candidate.id)
         if kind not in self.cells or rank_key(trial) < rank_key(self.cells[kind]):
             self.cells[kind] = trial
 
@@ -203,9 +205,8 @@ class Population:
         best = [island.members[: self._settings.migrants] for island in self.islands]
         for number, migrants in enumerate(best):
             there = self.islands[(number + 1) % len(self.islands)]
-            known = {trial.candidate.id for trial in there.members}
             for trial in migrants:
-                if trial.candidate.id not in known:
+                if trial.candidate.id not in there.names:
                     self._put(there, trial)
 
     def _rank_of_best(self, number: int) -> tuple[bool, tuple[int, float, str] | tuple[()]]:

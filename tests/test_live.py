@@ -21,8 +21,8 @@ HOSTILE = "[red]red[/red] [/] [link=http://evil]here[/link] \x1b[2J\x1b]0;title\
 
 @pytest.fixture(scope="module")
 def events() -> list[Event]:
-    """Those of a search with every kind of outcome."""
-    search, events = start(make_settings(trials=40), FakeSpace(values=4))
+    """Those of a search with every kind of outcome, copies among them: its children are not looked at before."""
+    search, events = start(make_settings(trials=40, draws=1), FakeSpace(values=4))
     simulate(search, 3)
     return events
 
