@@ -158,7 +158,7 @@ class TableSpace:
         found: dict[Genome, None] = {}
         for variant in self._space.variants(operator, whole, rng):
             child = self._tabulated(variant)
-            if child is not None and child not in own and self._has_changes(child, variant, whole[0]):
+            if child is not None and child not in own:
                 found.setdefault(child)
         return [dict(zip(self.table.slots, child, strict=True)) for child in found]
 
@@ -180,11 +180,6 @@ class TableSpace:
         if any(genome[slot] != part for slot, part in self._rest.items() if slot not in self.table.slots):
             return None
         return self.table.aliases.get(tuple(genome[slot] for slot in self.table.slots))
-
-    def _has_changes(self, child: Genome, variant: Mapping[str, str], parent: Mapping[str, str]) -> bool:
-        """Whether what the operator put in is there: a real one puts nothing in that nothing reads."""
-        found = dict(zip(self.table.slots, child, strict=True))
-        return all(found[slot] == variant[slot] for slot in found if variant[slot] != parent[slot])
 
     def _works(self, operator: Operator) -> bool:
         """Whether it can make anything that is in the table."""

@@ -3,6 +3,7 @@
 Imports no JAX: candidates are text here, and `ops` is imported by candidates alone.
 """
 
+import contextlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
@@ -155,6 +156,8 @@ class LinearAttentionSpace:
         refusal = NotApplicable(f"{operator.name} finds nothing else to put in")
         for changes in OPERATORS[operator.name][1](parts, rng):
             try:
+                if not _has_own([*parts[0].values(), *changes]):
+                    settled(parts, changes)  # to be refused before it is made: that takes tens of milliseconds
                 return _child(operator, parents[: operator.parents], parts[0], changes)
             except NotApplicable as error:
                 refusal = error
@@ -190,7 +193,7 @@ class LinearAttentionSpace:
     def variants(
         self, operator: Operator, genomes: Sequence[Mapping[str, str]], rng: random.Random
     ) -> Sequence[Mapping[str, str]]:
-        """What `mutate` tries in turn, as genomes: nothing is dropped yet that no other part reads.
+        """What `mutate` could make with these draws, as genomes, in the order in which it tries them.
 
         Raises:
           NotApplicable: for an operator that is not the grammar's, too few genomes, or one with a part of its own: what
@@ -201,8 +204,11 @@ class LinearAttentionSpace:
         if any(CUSTOM in genome.values() for genome in genomes):
             raise NotApplicable("a part of its own is not in the grammar")
         parts = [{slot: known_parts(slot)[name] for slot, name in genome.items()} for genome in genomes]
-        tried = OPERATORS[operator.name][1](parts[: operator.parents], rng)
-        return [{**genomes[0], **{part.slot: part.name for part in changes}} for changes in tried]
+        found = []
+        for changes in OPERATORS[operator.name][1](parts[: operator.parents], rng):
+            with contextlib.suppress(NotApplicable):
+                found.append({slot: part.name for slot, part in settled(parts[: operator.parents], changes).items()})
+        return found
 
     def describe(self, source: str) -> Mapping[str, str]:
         """Slot -> name of the known part in it, or "custom"."""
@@ -264,12 +270,42 @@ def remedies(parts: Parts, changes: Changes) -> Changes:
     return [*found, *(known_parts(slot)["off"] for slot in in_the_way)]
 
 
+def settled(parents: Sequence[Parts], changes: Changes) -> Parts:
+    """What is in each slot of the first parent after `changes`, without a strength that no write rule reads any more.
+
+    Of known parts; what one of a candidate's own reads is in its source alone.
+
+    Raises:
+      NotApplicable: if a part needs what no other gives, nothing reads the strength that is put in, or what comes of it
+        is a parent.
+    """
+    before = parents[0]
+    after = {**before, **{part.slot: part for part in changes}}
+    if after["strength"].gives and not _reads_strength(after):
+        if not _reads_strength(before):
+            raise NotApplicable("nothing in this candidate reads `self.write_strength`")
+        after["strength"] = known_parts("strength")["off"]
+    _check_needs(after)
+    if after in parents:
+        raise NotApplicable("it gives back a parent")
+    return after
+
+
+def _reads_strength(parts: Parts) -> bool:
+    return any("strength" in part.needs for part in parts.values())
+
+
+def _has_own(parts: Sequence[Part]) -> bool:
+    """Whether one of them is a candidate's own."""
+    return any(part.name == CUSTOM for part in parts)
+
+
 def _given(parts: Parts) -> set[str]:
     return {gift for part in parts.values() for gift in part.gives}
 
 
 def _child(operator: Operator, parents: Sequence[Candidate], before: Parts, changes: Changes) -> Candidate:
-    if any(part.name == CUSTOM for part in changes):  # what it is stands in another parent's source
+    if _has_own(changes):  # what it is stands in another parent's source
         return _made_child(operator, parents, before, changes)
     found = _known_child(operator, tuple(parents), tuple((part.slot, part.name) for part in changes))
     if isinstance(found, Candidate):
