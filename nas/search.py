@@ -57,11 +57,10 @@ from nas.types import (
     trial_from_json,
     trial_to_json,
 )
+from nas.widening import Width, widened
 
 _COPIES_IN_A_ROW = 200  # after so many, with nothing trained between them, the proposer is taken to have nothing new
 _GUESTS = 32  # that are looked at before a trial is handed out: each is an event, and workers wait
-_MISSES = 3  # of operators that found nothing new, before twice as many may be parents
-_MOST_MISSES = 16  # of one operator, when everybody may be a parent and nothing runs, before it is left out
 
 
 @dataclass(frozen=True)
@@ -170,6 +169,8 @@ class Search:
         self._seen: dict[str, str] = {}  # candidate id -> trial that tried it first
         self._rungs: dict[str, list[Rung]] = {}
         self._baselines: dict[str, Fitness] = {}  # name -> what the full budget made of it
+        self._flops: dict[str, float] = {}  # a baseline's name -> its mixer's FLOPs per token
+        self._functions: dict[str, str] = {}  # fingerprint -> id of the first candidate that computes it
         self._islands: dict[str, int | None] = {}  # trial -> where its candidate lands
         self._unfinished: list[Assignment] = []  # of an earlier, interrupted run
         self._decided: set[str] = set()  # held trials that a person has accepted or refused
@@ -335,45 +336,28 @@ class Search:
         return (self._proposals_left > 0 or repairing) and self._proposals_ended is None
 
     def _draw(self, misses: Sequence[Request]) -> Assignment | _Draw | None:
-        """An operator by the policy's probabilities and parents for it; what is due instead if there is none.
-
-        With every few misses twice as many of the best may be parents, until everybody may. Many workers soon have all
-        that one change can make of a few parents; it is better to make children of others than none, or some by two
-        changes at once, of which nobody could say which one it was.
-        """
+        """An operator by the policy's probabilities and parents for it; what is due instead if there is none."""
         if self._all_tried and (self.in_flight or self._team_at_work):
             return None
-        rng = random.Random(f"{self.settings.seed}/{self._proposed}/{len(misses)}")
-        in_flight = self._operators_in_flight()
         island = self.population.island_of(self._proposed)
-        most = self.population.doublings(island)
-        doublings = min(len(misses) // _MISSES, most)
-        missed = Counter(miss.operator.name for miss in misses[_MISSES * most :])  # when everybody might be a parent
-        parents = len(self.population.parents_of(island, 2**doublings))
-        quota = _MISSES if self.in_flight else max(_MISSES, min(parents, _MOST_MISSES))
-        expected = Counter(parent.id for miss in misses for parent in miss.parents[:1])  # it was their turn
-        possible = [
-            operator.name
-            for operator in self._proposer.operators
-            if operator.parents <= parents and missed[operator.name] < quota
-        ]
-        # Who has missed lets the others go first: with credit and nothing left it would have worse and worse parents.
-        turns = Counter(miss.operator.name for miss in misses)
-        possible = [name for name in possible if turns[name] == min(turns[other] for other in possible)]
-        if not possible or self._copies >= _COPIES_IN_A_ROW:
+        width = widened(self.population, island, self._proposer.operators, misses, bool(self.in_flight))
+        if not width.operators or self._copies >= _COPIES_IN_A_ROW:
             self._all_tried = True
             if self.in_flight or self._team_at_work:  # what they find may be a parent of something new
                 return None
-            if possible:
-                self._proposals_ended = f"nothing new in {_COPIES_IN_A_ROW} proposals in a row"
-            else:
-                self._proposals_ended = (
-                    "no operator has anything new to make" if parents else "no baseline could be trained"
-                )
+            self._proposals_ended = self._nothing_new(width)
             return self._due(misses)
-        chosen = self._chooser.choose(possible, in_flight, rng, island, expected, 2**doublings)
+        rng = random.Random(f"{self.settings.seed}/{self._proposed}/{len(misses)}")
+        in_flight = self._operators_in_flight()
+        chosen = self._chooser.choose(width.operators, in_flight, rng, island, width.expected, width.breadth)
         request = Request(chosen.operator, chosen.parents, self._proposed, rng, island)
         return _Draw(request, chosen.weights, in_flight)
+
+    def _nothing_new(self, width: Width) -> str:
+        """Why nothing is proposed any more."""
+        if width.operators:
+            return f"nothing new in {_COPIES_IN_A_ROW} proposals in a row"
+        return "no operator has anything new to make" if width.parents else "no baseline could be trained"
 
     # ahead
 
@@ -566,6 +550,7 @@ class Search:
         self._scores.take(guest)
         guest = self._scores.scored(guest)
         self.guests[guest.id] = guest
+        self._note_function(guest)
         self._seen.setdefault(guest.candidate.id, guest.id)
         self._chooser.note(guest.candidate)
         if isinstance(guest.outcome, Fitness):
@@ -703,6 +688,7 @@ class Search:
         rescores = self._scores.take(trial)
         trial = self._scores.scored(trial)
         self.trials[trial.id] = trial
+        self._note_function(trial)
         outcome = trial.outcome
         if trial.purpose == "baseline" and isinstance(outcome, Fitness) and outcome.step >= trial.budget.steps:
             self._baselines[trial.candidate.name or trial.candidate.id] = outcome
@@ -721,6 +707,13 @@ class Search:
             self._notices.trained(self._space.family(trial.candidate.source))
         self._notices.look()
         return gain.bits_per_byte if gain else None
+
+    def _note_function(self, trial: Trial) -> None:
+        """Keeps at hand what the specification of every trial says: a long search can't look through all for it."""
+        if trial.certificate:
+            self._functions.setdefault(trial.certificate.fingerprint, trial.candidate.id)
+            if trial.purpose == "baseline":
+                self._flops[trial.candidate.name] = trial.certificate.flops_per_token
 
     def _give_notice(self) -> None:
         for event in self._notices.due():
@@ -821,20 +814,15 @@ class Search:
     def known_functions(self) -> Mapping[str, str]:
         """Fingerprint -> id of the candidate that computes it."""
         with self._lock:
-            known = [*self.guests.values(), *self.trials.values()]
-        return {trial.certificate.fingerprint: trial.candidate.id for trial in known if trial.certificate}
+            return dict(self._functions)
 
     def reference_flops_per_token(self) -> float | None:
         """Forward FLOPs per token of the reference's mixer; the dearest baseline's in a search without the reference.
 
         None until a baseline has its certificate.
         """
-        flops = {
-            trial.candidate.name: trial.certificate.flops_per_token
-            for trial in self._told()
-            if trial.purpose == "baseline" and trial.certificate
-        }
-        return flops.get(self._space.reference, max(flops.values(), default=None))
+        with self._lock:
+            return self._flops.get(self._space.reference, max(self._flops.values(), default=None))
 
     def _told(self) -> list[Trial]:
         with self._lock:

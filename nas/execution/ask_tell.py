@@ -89,7 +89,7 @@ class AskTell(Searcher):
         return {
             "trial": assignment.trial,
             "purpose": assignment.purpose,
-            "spec": json.dumps(asdict(spec)),
+            "spec": json.dumps(vars(spec), default=asdict),  # asdict copies what is known of ten thousand trials
             **self._constants,
         }
 
