@@ -80,10 +80,10 @@ class SearchSpace(Protocol):
     def variants(
         self, operator: Operator, genomes: Sequence[Mapping[str, str]], rng: random.Random
     ) -> Sequence[Mapping[str, str]]:
-        """The genomes that `mutate` would try to compose of these, in its order and with the same draws of `rng`.
+        """The genomes of what `mutate` could make of these, in its order and with the same draws of `rng`.
 
-        The first that goes together, keeps all that is new in it and is not the first parent, is the child's. Named as
-        `describe` names them. Asked several times for each proposal, so it should be quick.
+        The first is the child's; without one there is no child. Where a space's parts tell less, a child is now and
+        then made in vain. Named as `describe` names them. Asked several times for each proposal, so it should be quick.
 
         Raises:
           NotApplicable: if these genomes say too little.
