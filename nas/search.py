@@ -812,7 +812,7 @@ class Search:
         }
 
     def known_functions(self) -> Mapping[str, str]:
-        """Fingerprint -> id of the candidate that computes it."""
+        """Fingerprint -> id of the first candidate that computes it."""
         with self._lock:
             return dict(self._functions)
 

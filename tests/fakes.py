@@ -12,7 +12,7 @@ from nas.journal import Event
 from nas.search import Assignment, Search, rung_steps
 from nas.settings import MetaSettings, SearchSettings, Settings, TrainSettings, TripwireSettings
 from nas.space import NotApplicable
-from nas.types import Candidate, Cost, Crashed, Fitness, Operator, Outcome, Rejected, Rung, Trial
+from nas.types import Candidate, Certificate, Cost, Crashed, Fitness, Operator, Outcome, Rejected, Rung, Trial
 
 SLOTS = ("decay", "write", "read", "norm")
 
@@ -144,9 +144,17 @@ class Worker:
     Args:
       stops: whether a scheduler stops every fifth candidate at its first rung.
       outcome: assignment -> outcome.
+      certificate: assignment -> certificate, of a trial that has one.
     """
 
-    def __init__(self, search: Search, stops: bool = True, outcome: Callable[[Assignment], Outcome] = outcome_of):
+    def __init__(
+        self,
+        search: Search,
+        stops: bool = True,
+        outcome: Callable[[Assignment], Outcome] = outcome_of,
+        certificate: Callable[[Assignment], Certificate | None] = lambda assignment: None,
+    ):
+        self._certificate = certificate
         self._search = search
         self._stops = stops
         self._outcome = outcome
@@ -172,6 +180,7 @@ class Worker:
                     outcome,
                     Cost(1.0, 10.0, 12.0),
                     self._search.rungs_of(assignment.trial),
+                    self._certificate(assignment),
                     stopped=stopped,
                 )
             )

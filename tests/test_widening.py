@@ -41,6 +41,7 @@ def test_without_a_miss_the_elites_are_parents_and_everybody_may_choose() -> Non
 
 def test_an_operator_needs_as_many_parents_as_it_takes() -> None:
     assert width(1, [DECAY, CROSS]).operators == ["decay"]
+    assert width(1, [DECAY, CROSS], [DECAY]).operators == ["decay"], "who can't be chosen lets nobody go first"
     assert width(0, [DECAY, CROSS]) == Width(1, 0, [], {})
 
 

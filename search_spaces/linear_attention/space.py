@@ -12,7 +12,15 @@ from types import MappingProxyType
 
 from nas.space import NotApplicable
 from nas.types import Candidate, Operator
-from search_spaces.linear_attention.grammar import capitalised, parts_of, uncapitalised, with_docstrings, with_parts
+from search_spaces.linear_attention.grammar import (
+    METHOD_ORDER,
+    capitalised,
+    mixer_of,
+    parts_of,
+    uncapitalised,
+    with_docstrings,
+    with_parts,
+)
 from search_spaces.linear_attention.parts import CUSTOM, SLOTS, Part, known_parts
 
 Parts = Mapping[str, Part]
@@ -156,8 +164,8 @@ class LinearAttentionSpace:
         refusal = NotApplicable(f"{operator.name} finds nothing else to put in")
         for changes in OPERATORS[operator.name][1](parts, rng):
             try:
-                if not _has_own([*parts[0].values(), *changes]):
-                    settled(parts, changes)  # to be refused before it is made: that takes tens of milliseconds
+                if _told_by_parts(parents[0].source, [*parts[0].values(), *changes]):
+                    settled(parts[0], changes)  # to be refused before it is made: that takes tens of milliseconds
                 return _child(operator, parents[: operator.parents], parts[0], changes)
             except NotApplicable as error:
                 refusal = error
@@ -174,7 +182,7 @@ class LinearAttentionSpace:
                 raise NotApplicable(f"there is no part {slot}={name}")
         least = {slot: next(iter(known_parts(slot))) for slot in SLOTS}
         source, parts = self._composed({**least, **genome})
-        _check_needs(parts_of(source))
+        check_needs(parts_of(source))
         title = f"{capitalised(self.family(source))}: a token mixer put together of parts."
         return Candidate(with_docstrings(source, title, parts), "composed", proposer="grammar")
 
@@ -207,7 +215,9 @@ class LinearAttentionSpace:
         found = []
         for changes in OPERATORS[operator.name][1](parts[: operator.parents], rng):
             with contextlib.suppress(NotApplicable):
-                found.append({slot: part.name for slot, part in settled(parts[: operator.parents], changes).items()})
+                after = {slot: part.name for slot, part in settled(parts[0], changes).items()}
+                if after not in genomes[: operator.parents]:  # else it gives back a parent
+                    found.append(after)
         return found
 
     def describe(self, source: str) -> Mapping[str, str]:
@@ -270,29 +280,30 @@ def remedies(parts: Parts, changes: Changes) -> Changes:
     return [*found, *(known_parts(slot)["off"] for slot in in_the_way)]
 
 
-def settled(parents: Sequence[Parts], changes: Changes) -> Parts:
-    """What is in each slot of the first parent after `changes`, without a strength that no write rule reads any more.
+def settled(before: Parts, changes: Changes) -> Parts:
+    """What is in each slot after `changes`, without a strength that no write rule reads any more.
 
     Of known parts; what one of a candidate's own reads is in its source alone.
 
     Raises:
-      NotApplicable: if a part needs what no other gives, nothing reads the strength that is put in, or what comes of it
-        is a parent.
+      NotApplicable: if a part needs what no other gives, or nothing reads the strength that is put in.
     """
-    before = parents[0]
     after = {**before, **{part.slot: part for part in changes}}
     if after["strength"].gives and not _reads_strength(after):
         if not _reads_strength(before):
             raise NotApplicable("nothing in this candidate reads `self.write_strength`")
         after["strength"] = known_parts("strength")["off"]
-    _check_needs(after)
-    if after in parents:
-        raise NotApplicable("it gives back a parent")
+    check_needs(after)
     return after
 
 
 def _reads_strength(parts: Parts) -> bool:
     return any("strength" in part.needs for part in parts.values())
+
+
+def _told_by_parts(source: str, parts: Sequence[Part]) -> bool:
+    """Whether parts say all that matters here: each is known, and no method of another name reads what they define."""
+    return not _has_own(parts) and set(mixer_of(source).methods) <= set(METHOD_ORDER)
 
 
 def _has_own(parts: Sequence[Part]) -> bool:
@@ -327,7 +338,7 @@ def _known_child(
 
 def _made_child(operator: Operator, parents: Sequence[Candidate], before: Parts, changes: Changes) -> Candidate:
     source = with_parts(parents[0].source, changes)
-    _check_needs(parts_of(source))
+    check_needs(parts_of(source))
     grown_by = f"a change of {SLOTS[operator.name].words}" if operator.name in SLOTS else operator.name
     title = f"{capitalised(SPACE.family(source))}: a token mixer grown by {grown_by}."
     child = Candidate(
@@ -342,7 +353,11 @@ def _made_child(operator: Operator, parents: Sequence[Candidate], before: Parts,
     return child
 
 
-def _check_needs(parts: Parts) -> None:
+def check_needs(parts: Parts) -> None:
+    """
+    Raises:
+      NotApplicable: if a part needs what no other gives.
+    """
     given = _given(parts)
     for part in parts.values():
         for need in part.needs:

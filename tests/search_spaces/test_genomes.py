@@ -6,8 +6,9 @@ import pytest
 
 from nas.space import NotApplicable
 from nas.types import Candidate, Operator
-from search_spaces.linear_attention.parts import SLOTS, known_parts
-from search_spaces.linear_attention.space import SPACE
+from search_spaces.linear_attention.grammar import parts_of, with_parts
+from search_spaces.linear_attention.parts import SLOTS, Part, known_parts
+from search_spaces.linear_attention.space import OPERATORS, SPACE, check_needs
 
 
 def composable(seed: int) -> dict[str, str]:
@@ -31,7 +32,10 @@ def test_a_candidate_is_what_its_genome_says(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_variants_are_what_the_operators_make(seed: int) -> None:
-    """The first has the parts of the child that `mutate` makes with the same draws; without one there is no child."""
+    """The first has the parts of the child that `mutate` makes with the same draws; without one there is no child.
+
+    And all are what the sources come to that the changes are put into: of these `mutate` is not asked.
+    """
     rng = random.Random(seed)
     known = [one.source for one in SPACE.baselines().values() if "custom" not in SPACE.describe(one.source).values()]
     for operator in SPACE.operators:
@@ -45,6 +49,36 @@ def test_variants_are_what_the_operators_make(seed: int) -> None:
         except NotApplicable:
             made = []
         assert list(variants[:1]) == made, operator.name
+        parts = [parts_of(parent.source) for parent in parents]
+        tried = OPERATORS[operator.name][1](parts, random.Random(draws))
+        come = [put(parents[0].source, changes) for changes in tried]
+        assert variants == [one for one in come if one and one not in genomes], operator.name
+
+
+def put(source: str, changes: list[Part]) -> dict[str, str]:
+    """The parts of this source with these changes; none if they do not go together."""
+    try:
+        parts = parts_of(with_parts(source, changes))
+        check_needs(parts)
+    except NotApplicable:
+        return {}
+    return {slot: part.name for slot, part in parts.items()}
+
+
+def test_what_a_method_of_another_name_reads_is_left_in_place() -> None:
+    """Parts do not say that it reads it, so the source is asked."""
+    operators = {operator.name: operator for operator in SPACE.operators}
+    helper = "\n    def report(self, x):\n        return self.write_strength(x)\n"
+    source = SPACE.compose({"write_rule": "gated", "strength": "sigmoid"}).source + helper
+    assert "custom" not in SPACE.describe(source).values()
+    child = additive(operators["write_rule"], Candidate(source, "baseline"))
+    assert SPACE.describe(child.source)["strength"] == "sigmoid"
+    SPACE.mutate(operators["readout"], [child], random.Random(0))
+
+
+def additive(operator: Operator, parent: Candidate) -> Candidate:
+    children = (SPACE.mutate(operator, [parent], random.Random(draw)) for draw in range(200))
+    return next(child for child in children if SPACE.describe(child.source)["write_rule"] == "additive")
 
 
 def test_a_part_that_nothing_reads_is_left_out() -> None:
